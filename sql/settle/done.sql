@@ -1,0 +1,20 @@
+-- Moves rows that are done from worker.jobs to worker.jobs_finished, under the fence.
+--
+-- takes  $1 bigint[] ids, $2 bigint[] tokens, $3 bigint: the worker's id, $4 int[] run times in ms,
+--        $5 text[] results as JSON, or null.
+-- gives  nothing; the row count says how many claims were still ours.
+-- missing rows: the claim was lost (swept, or settled before); sql/settle/confirm.sql tells which.
+with outcome as (
+    select * from unnest($1::bigint[], $2::bigint[], $4::integer[], $5::text[]) as o(id, token, run_ms, result)
+), gone as (
+    delete from worker.jobs j
+     using outcome o
+     where j.id = o.id and j.token = o.token and j.owner = $3
+    returning j.*, o.run_ms, o.result
+)
+insert into worker.jobs_finished
+       (id, due_at, claimed_at, worker, token, created_at, attempt, max_attempts, run_ms, priority, crashes,
+        state, queue, kind, tenant, unique_key, trace, args, result, last_error)
+select id, due_at, claimed_at, owner, token, created_at, attempt, max_attempts, run_ms, priority, crashes,
+       'done', queue, kind, tenant, unique_key, trace, args, result::jsonb, last_error
+  from gone;

@@ -1,0 +1,13 @@
+-- Renews the lease on everything that this worker holds.
+--
+-- takes  $1 bigint: the worker's id, $2 int: rows running, $3 bigint: rows settled since the start,
+--        $4 boolean: draining.
+-- gives  one row: the ids of running rows that an operator asked to stop, as an array of [id, token] texts.
+-- none   this worker was declared dead, its rows run elsewhere: cancel everything, register anew.
+update worker.workers w
+   set heartbeat_at = now(), running = $2, settled = $3,
+       draining_at = case when $4::boolean then coalesce(draining_at, now()) end
+ where id = $1 and gone_at is null
+returning (select coalesce(array_agg(a.source || ' ' || a.token || ' ' || a.target), '{}')
+             from worker.operator_actions a
+            where a.worker = w.id and a.handled_at is null) as cancel;

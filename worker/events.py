@@ -1,0 +1,196 @@
+"""What happened, as frozen values. Logs, metrics and traces are observers of these.
+
+The dotted `name` of each is the name of its log line, and part of the public surface.
+An observer is any callable that takes an event; one that raises is logged and breaks nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import structlog
+
+from worker.row import Row
+from worker.transition import Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RowsClaimed(Event):
+    """A claim came back. seconds: the call's duration; asked, count: rows."""
+
+    name: ClassVar[str] = "row.claimed"
+    source: str
+    asked: int
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RowStarted(Event):
+    name: ClassVar[str] = "row.started"
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class RowSettled(Event):
+    """A transition was accepted. seconds: run time of the handler; wait: from due to start."""
+
+    name: ClassVar[str] = "row.settled"
+    row: Row
+    transition: Transition
+    seconds: float
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RowLost(Event):
+    """A result was refused: the claim was no longer ours."""
+
+    name: ClassVar[str] = "row.lost"
+    row: Row
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowSwept(Event):
+    """The row of a dead worker was returned (outcome "crashed"), or ended ("dead")."""
+
+    name: ClassVar[str] = "row.swept"
+    key: int
+    kind: str
+    queue: str
+    outcome: str
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowAbandoned(Event):
+    """A handler did not end at its timeout. Its slot is free, its result will be refused."""
+
+    name: ClassVar[str] = "row.abandoned"
+    row: Row
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRefused(Event):
+    """A handler's result could not be stored; the row is done without it."""
+
+    name: ClassVar[str] = "row.result_refused"
+    row: Row
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    name: ClassVar[str] = "worker.started"
+    worker: int
+    worker_name: str
+    queues: tuple[str, ...]
+    kinds: tuple[str, ...]
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDraining(Event):
+    name: ClassVar[str] = "worker.draining"
+    worker: int
+    running: int
+    buffered: int
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped(Event):
+    name: ClassVar[str] = "worker.stopped"
+    worker: int
+    settled: int
+    released: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGone(Event):
+    """Another worker's lease ran out; it was declared dead."""
+
+    name: ClassVar[str] = "worker.gone"
+    worker: int
+    worker_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFenced(Event):
+    """This worker was declared dead and starts over under a new id. rows: how many it held."""
+
+    name: ClassVar[str] = "worker.fenced"
+    worker: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLost(Event):
+    name: ClassVar[str] = "db.reconnecting"
+    link: str
+    why: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseBack(Event):
+    name: ClassVar[str] = "db.connected"
+    link: str
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChoreRan(Event):
+    name: ClassVar[str] = "chore.ran"
+    chore: str
+    result: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFailed(Event):
+    """One of the worker's own services raised. It is restarted."""
+
+    name: ClassVar[str] = "service.failed"
+    service: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class KindsUnclaimed(Event):
+    """Live rows of kinds that no live worker has a handler for."""
+
+    name: ClassVar[str] = "kinds.unclaimed"
+    kinds: tuple[tuple[str, str], ...]
+    since: dt.datetime | None = None
+
+
+Observer = Callable[[Event], None]
+
+
+class Events:
+    """Hands each event to every observer."""
+
+    def __init__(self, observers: tuple[Observer, ...] = ()) -> None:
+        self._observers = observers
+
+    def subscribe(self, observer: Observer) -> None:
+        self._observers = (*self._observers, observer)
+
+    def emit(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                structlog.get_logger("duerow").exception("observer.failed", event_name=event.name)

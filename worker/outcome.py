@@ -1,0 +1,153 @@
+"""What a handler answers.
+
+A handler that returns is done; what it returns, if anything, is the row's result. To say
+something else it returns or raises one of `Retry`, `Snooze`, `Cancel`, `Dead`. Any other
+exception is a `Failed` attempt, for the retry policy to judge.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import traceback
+from dataclasses import dataclass
+
+from worker.errors import UsageError
+
+MESSAGE_LIMIT = 2_000
+TRACEBACK_LIMIT = 16_000
+
+
+class Outcome(Exception):
+    """An answer that can be returned, or raised from deep inside a handler."""
+
+
+class _Postponed(Outcome):
+    """An outcome that names a time: `after` seconds from now, or `at` a moment."""
+
+    def __init__(
+        self,
+        reason: str | None = None,
+        *,
+        after: float | dt.timedelta | None = None,
+        at: dt.datetime | None = None,
+    ) -> None:
+        name = type(self).__name__
+        if after is not None and at is not None:
+            raise UsageError(f"{name} takes `after` or `at`, not both")
+        if isinstance(after, dt.timedelta):
+            after = after.total_seconds()
+        if after is not None and not 0 <= after < 10 * 365 * 86_400:
+            raise UsageError(f"{name}(after={after!r}) is not between 0 s and ten years")
+        if at is not None and at.tzinfo is None:
+            raise UsageError(f"{name}(at=...) needs a time zone", why=f"{at.isoformat()} has none")
+        super().__init__(reason or "")
+        self.reason = reason
+        self.after = after
+        self.at = at
+
+
+class Retry(_Postponed):
+    """Run the row again. Costs an attempt; without a time the policy says when."""
+
+
+class Snooze(_Postponed):
+    """Run the row later. Costs no attempt. Needs `after` or `at`."""
+
+    def __init__(
+        self,
+        reason: str | None = None,
+        *,
+        after: float | dt.timedelta | None = None,
+        at: dt.datetime | None = None,
+    ) -> None:
+        if after is None and at is None:
+            raise UsageError("Snooze needs `after` or `at`: without a time the row would spin")
+        super().__init__(reason, after=after, at=at)
+
+
+class Cancel(Outcome):
+    """The row need not run any more. Final."""
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason or "")
+        self.reason = reason
+
+
+class Dead(Outcome):
+    """The row can never succeed. Final, until an operator retries it."""
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason or "")
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Done:
+    """The handler returned. `result` is its result as JSON text, or None."""
+
+    result: str | None = None
+
+
+@dataclass(slots=True)
+class Failed:
+    """The handler raised."""
+
+    error: BaseException
+
+
+@dataclass(slots=True)
+class Released:
+    """The worker stopped before the handler could end. Costs no attempt."""
+
+    reason: str
+    started: bool
+
+
+Answer = Done | Retry | Snooze | Cancel | Dead | Failed | Released
+
+
+@dataclass(slots=True)
+class Fault:
+    """An error as it is stored: safe for Postgres, bounded, with a fingerprint to group by."""
+
+    type: str
+    message: str
+    fingerprint: str
+    traceback: str | None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Fault:
+        name = type(error).__qualname__
+        frame = _innermost(error)
+        return cls(
+            type=storable(name),
+            message=storable(str(error) or name, MESSAGE_LIMIT),
+            fingerprint=storable(f"{name}@{frame}" if frame else name, 200),
+            traceback=_traceback(error),
+        )
+
+
+def _innermost(error: BaseException) -> str | None:
+    """Where the error was raised, without the line number: it survives edits above it."""
+    tb = error.__traceback__
+    if tb is None:
+        return None
+    while tb.tb_next is not None:
+        tb = tb.tb_next
+    code = tb.tb_frame.f_code
+    return f"{tb.tb_frame.f_globals.get('__name__', '?')}:{code.co_qualname}"
+
+
+def _traceback(error: BaseException) -> str | None:
+    if error.__traceback__ is None:
+        return None
+    text = "".join(traceback.format_exception(error))
+    if len(text) > TRACEBACK_LIMIT:
+        text = text[: TRACEBACK_LIMIT // 2] + "\n...\n" + text[-TRACEBACK_LIMIT // 2 :]
+    return storable(text, TRACEBACK_LIMIT + 5)
+
+
+def storable(text: str, limit: int = 200) -> str:
+    """`text` without what Postgres refuses (NUL, lone surrogates), cut to `limit` characters."""
+    text = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"

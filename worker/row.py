@@ -1,0 +1,35 @@
+"""A claimed row, as it travels through the worker."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One claim on one row. The claim is the pair (owner, token).
+
+    source: "jobs", or the name of an adopted table.
+    key: the row's key in its source; for jobs the id.
+    args: the handler's arguments as JSON text.
+    attempt: which run this is, from 1. crashes: runs that ended with their worker's death.
+    claimed_at: by the database's clock.
+    """
+
+    source: str
+    key: int
+    queue: str
+    kind: str
+    priority: int
+    due_at: dt.datetime
+    token: int
+    attempt: int
+    max_attempts: int | None
+    crashes: int
+    tenant: str | None
+    trace: str | None
+    args: str
+    created_at: dt.datetime
+    claimed_at: dt.datetime
+    owner: int
