@@ -2,9 +2,9 @@
 --
 -- A row's life
 --
---     enqueue ──> waiting ──claim──> claimed ──settle──> done | dead | cancelled   (jobs_finished)
---                    ^                  │
---                    └── retry, snooze, release, sweep
+--     enqueue --> waiting --claim--> claimed --settle--> done | dead | cancelled   (jobs_finished)
+--                    ^                  |
+--                    +-- retry, snooze, release, sweep
 --
 -- Only *waiting* and *claimed* rows stand in worker.jobs. A row is claimed when `owner` is set.
 -- *Due*, *scheduled* and *retrying* are read off `due_at`, `attempt` and now(); they are not stored.
@@ -17,7 +17,8 @@
 --
 -- Nothing here depends on search_path: every name is qualified.
 
-create schema if not exists worker;
+-- `create schema if not exists` would ask for CREATE on the database even where the schema stands.
+do $$ begin if to_regnamespace('worker') is null then create schema worker; end if; end $$;
 
 -- One row. `schema_version` is what this database has; code older than `compatible_with` must not
 -- run on it. `id` makes idempotency keys unique across databases.
