@@ -12,7 +12,7 @@ from typing import Any
 class Job:
     """One job.
 
-    kind: names the handler. args: its arguments by name; anything JSON (and dates, decimals, UUIDs).
+    kind: names the handler. args: its arguments by name; anything JSON, dates, UUIDs.
     priority: lower runs first, -32768 to 32767.
     due_at: when to run, with a time zone; delay: seconds from the database's now(). Default: now.
     tenant: the key that fairness and limits go by.

@@ -1,8 +1,8 @@
 -- Lists the streams that have live rows, and when each has its next row to come.
 --
 -- takes  $1 text[] queues, $2 text[] kinds: parallel arrays, one pair per registered handler.
--- gives  queue, kind, priority, next_due: the earliest due time of a waiting row that is not due
---        yet, or null.
+-- gives  queue, kind, priority, next_in: seconds until the next waiting row falls due that is not
+--        due yet, or null.
 -- none   no live row of these kinds.
 --
 -- A loose index scan: one index probe per priority in use, not one per row.
@@ -21,9 +21,9 @@ with recursive priorities as (
      where p.priority is not null
 )
 select p.queue, p.kind, p.priority,
-       (select j.due_at from worker.jobs j
+       (select extract(epoch from j.due_at - now())::float8 from worker.jobs j
          where j.queue = p.queue and j.kind = p.kind and j.priority = p.priority
            and j.due_at > now() and j.owner is null
-         order by j.due_at limit 1) as next_due
+         order by j.due_at limit 1) as next_in
   from priorities p
  where p.priority is not null;

@@ -2,8 +2,8 @@
 --
 -- takes  $1 bigint[] ids, $2 bigint[] tokens, $3 bigint: the worker's id, $4 int[] run times in ms,
 --        $5 text[] results as JSON, or null.
--- gives  nothing; the row count says how many claims were still ours.
--- missing rows: the claim was lost (swept, or settled before); sql/settle/confirm.sql tells which.
+-- gives  the ids whose claim was still ours.
+-- missing rows: the claim was lost, or settled by an earlier try whose answer never came: ask confirm.sql.
 with outcome as (
     select * from unnest($1::bigint[], $2::bigint[], $4::integer[], $5::text[]) as o(id, token, run_ms, result)
 ), gone as (
@@ -17,4 +17,5 @@ insert into worker.jobs_finished
         state, queue, kind, tenant, unique_key, trace, args, result, last_error)
 select id, due_at, claimed_at, owner, token, created_at, attempt, max_attempts, run_ms, priority, crashes,
        'done', queue, kind, tenant, unique_key, trace, args, result::jsonb, last_error
-  from gone;
+  from gone
+returning id;

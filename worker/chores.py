@@ -1,0 +1,129 @@
+"""Housekeeping, done by whichever replica gets to it.
+
+Each chore runs in one transaction that begins with a try-lock and a look whether it is due: at
+most one replica does it, and one that freezes loses the lock with its transaction. No lock
+outlives a transaction, so it works behind a transaction pooler too.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from worker.events import ChoreRan, Events, KindsUnclaimed, RowSwept, WorkerGone
+from worker.link import Link
+from worker.statements import statement
+
+# In a chore's transaction: it must not wait long for a lock, nor hold its own for ever.
+_BOUNDS = "set local lock_timeout = '2s'; set local statement_timeout = '60s'"
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """finished, attempts: seconds that they are kept. ahead: days of partitions made in advance."""
+
+    finished: float
+    attempts: float
+    ahead: int
+
+
+@dataclass(slots=True)
+class Chore:
+    """every: seconds between two runs in the whole fleet. run: does it in the given transaction
+    and says what it did ("" for nothing)."""
+
+    name: str
+    every: float
+    run: Callable[[Any], Awaitable[str]]
+    next_try: float = 0.0
+
+
+class Chores:
+    """Tries each chore when it may be due."""
+
+    def __init__(
+        self,
+        link: Link,
+        events: Events,
+        *,
+        worker: Callable[[], int],
+        lease: float,
+        max_crashes: int,
+        retention: Retention,
+    ) -> None:
+        self._link = link
+        self._events = events
+        self._worker = worker
+        self._max_crashes = max_crashes
+        self._retention = retention
+        self._chores = [
+            Chore("sweep", lease / 3, self._sweep),
+            Chore("partitions", 3600, self._partitions),
+            Chore("stats", 60, self._stats),
+            Chore("unclaimed", 60, self._unclaimed),
+            Chore("retention", 3600, self._retain),
+            Chore("tidy", 3600, self._tidy),
+        ]
+
+    async def step(self) -> float:
+        if not self._link.connected:
+            await self._link.connect()
+        for chore in self._chores:
+            now = time.monotonic()
+            if now >= chore.next_try:
+                chore.next_try = now + chore.every * random.uniform(0.9, 1.0)
+                await self._attempt(chore)
+        return max(0.05, min(c.next_try for c in self._chores) - time.monotonic())
+
+    async def _attempt(self, chore: Chore) -> None:
+        started = time.monotonic()
+        async with self._link.transaction() as connection:
+            await connection.execute(_BOUNDS)
+            begin = statement("chores/begin")
+            if not await connection.fetch(begin, chore.name, chore.every, self._worker()):
+                return
+            result = await chore.run(connection)
+            await connection.execute(statement("chores/end"), chore.name, result)
+        if result:
+            self._events.emit(ChoreRan(chore.name, result, time.monotonic() - started))
+
+    async def _sweep(self, connection: Any) -> str:
+        absent = await connection.fetch(statement("chores/absent"))
+        for worker in absent:
+            if worker["newly"]:
+                self._events.emit(WorkerGone(worker["id"], worker["name"]))
+        if not absent:
+            return ""
+        ids = [worker["id"] for worker in absent]
+        rows = await connection.fetch(statement("chores/sweep"), ids, self._max_crashes)
+        for row in rows:
+            self._events.emit(RowSwept(*row))
+        return f"{len(rows)} rows returned" if rows else ""
+
+    async def _partitions(self, connection: Any) -> str:
+        made = await connection.fetch(statement("chores/partitions"), self._retention.ahead)
+        return ", ".join(f"made {record[0]}" for record in made)
+
+    async def _retain(self, connection: Any) -> str:
+        dropped = await connection.fetch(
+            statement("chores/retention"), self._retention.finished, self._retention.attempts
+        )
+        return ", ".join(f"dropped {record[0]}" for record in dropped)
+
+    async def _stats(self, connection: Any) -> str:
+        rolled = await connection.fetch(statement("chores/stats"))
+        return f"{len(rolled)} roll-ups" if rolled else ""
+
+    async def _unclaimed(self, connection: Any) -> str:
+        found = await connection.fetch(statement("chores/unclaimed"))
+        if not found:
+            return ""
+        self._events.emit(KindsUnclaimed(tuple((r["queue"], r["kind"]) for r in found)))
+        return f"{len(found)} kinds without a worker"
+
+    async def _tidy(self, connection: Any) -> str:
+        await connection.execute(statement("chores/tidy"), self._retention.attempts)
+        return ""

@@ -1,0 +1,126 @@
+"""Takes due rows: which streams, above which floor, and when to look from the beginning.
+
+Deleted rows leave dead index entries at the front of the index. While any old snapshot is open
+nobody may remove them, and a claim from the beginning walks over them all. So a claim starts at
+the floor, the last row taken from its stream. Rows can still turn up behind the floor: back-dated,
+released, swept, or committed late. The *look* finds them: it lists the streams anew and claims
+from the beginning. It costs what lies in front, so it is rationed: after a look that took d
+seconds the next comes no sooner than 10 d later, and no later than a second if that allows.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+
+from worker.events import Events, RowsClaimed
+from worker.link import Link
+from worker.row import Row
+from worker.store import BEGINNING, Jobs, Stream
+
+LOOK_EVERY = 1.0
+LOOK_SHARE = 10  # a look may take one part in this many of a worker's time
+LOOK_PAUSE_MOST = 5.0
+
+
+class Claimer:
+    """Claims from one source for one worker.
+
+    pairs: the (queue, kind) pairs that this process has handlers for; nothing else is ever taken.
+    """
+
+    def __init__(
+        self, source: Jobs, link: Link, pairs: Sequence[tuple[str, str]], events: Events
+    ) -> None:
+        self._source = source
+        self._link = link
+        self._pairs = pairs
+        self._events = events
+        self._streams: list[Stream] = []
+        self._turn = 0
+        self._look_from = 0.0  # no look before this moment
+        self._look_by = 0.0  # a look is owed from this moment on
+        self.unsure = False  # a claim's answer never came: some row may be ours unknown to us
+
+    async def step(self, limit: int, worker: int) -> list[Row]:
+        """At most `limit` rows. Fewer mean that nothing more is due, as far as is known."""
+        started = time.monotonic()
+        rows: list[Row] = []
+        if started < self._look_by:
+            rows = await self._take(self._streams, limit, worker, floors=True)
+        if len(rows) < limit and time.monotonic() >= self._look_from:
+            rows += await self._look(limit - len(rows), worker)
+        self._events.emit(
+            RowsClaimed(self._source.name, limit, len(rows), time.monotonic() - started)
+        )
+        return rows
+
+    async def reconcile(self, worker: int, held: Iterable[int]) -> None:
+        """After a claim whose answer never came: gives back what we hold without knowing."""
+        if self.unsure:
+            await self._source.disown(self._link, worker, list(held))
+            self.unsure = False
+
+    def next_due_in(self) -> float | None:
+        """Seconds until the next row falls due, as far as the last look could tell."""
+        now = time.monotonic()
+        return min(
+            (s.next_due - now for s in self._streams if s.next_due and s.next_due > now),
+            default=None,
+        )
+
+    def look_soon(self) -> None:
+        """Rows came back behind the floor: look as soon as the ration allows."""
+        self._look_by = 0.0
+
+    async def _look(self, limit: int, worker: int) -> list[Row]:
+        started = time.monotonic()
+        floors = {(s.queue, s.kind, s.priority): s.floor for s in self._streams}
+        self._streams = await self._source.streams(self._link, self._pairs)
+        for stream in self._streams:
+            stream.floor = floors.get((stream.queue, stream.kind, stream.priority), BEGINNING)
+        rows = await self._take(self._streams, limit, worker, floors=False)
+        ended = time.monotonic()
+        self._look_from = ended + min(LOOK_PAUSE_MOST, LOOK_SHARE * (ended - started))
+        self._look_by = max(self._look_from, ended + LOOK_EVERY)
+        return rows
+
+    async def _take(
+        self, streams: list[Stream], limit: int, worker: int, *, floors: bool
+    ) -> list[Row]:
+        if not streams:
+            return []
+        ordered = self._in_turn(streams)
+        self.unsure = True
+        rows = await self._source.claim(self._link, ordered, floors, limit, worker)
+        self.unsure = False
+        self._move_floors(ordered, rows, floors=floors)
+        rows.sort(key=lambda row: (row.priority, row.due_at, row.key))
+        return rows
+
+    def _in_turn(self, streams: list[Stream]) -> list[Stream]:
+        """Highest priority first; the kinds of one priority take turns at being first."""
+        if len(streams) == 1:
+            return streams
+        self._turn += 1
+        ordered: list[Stream] = []
+        for _, peers in itertools.groupby(streams, key=lambda stream: stream.priority):
+            group = list(peers)
+            first = self._turn % len(group)
+            ordered += group[first:] + group[:first]
+        return ordered
+
+    def _move_floors(self, streams: list[Stream], rows: list[Row], *, floors: bool) -> None:
+        """To the last row taken. A look moves a floor back too; where it found nothing it stays."""
+        last: dict[tuple[str, str, int], tuple[dt.datetime, int]] = {}
+        for row in rows:
+            stream = (row.queue, row.kind, row.priority)
+            place = (row.due_at, row.key)
+            if place > last.get(stream, BEGINNING):
+                last[stream] = place
+        for stream_ in streams:
+            found = last.get((stream_.queue, stream_.kind, stream_.priority))
+            if found is not None:
+                stream_.floor = found

@@ -1,0 +1,284 @@
+"""Runs handlers: a claimed row goes in, a settlement comes out, whatever the handler does.
+
+Each row runs in a task of its own, so that a handler's context variables and cancellation stay
+its own. A run ends early for one of four reasons: its timeout, the worker's stop, an operator, or
+a lost claim. The task is cancelled then (a thread is interrupted); if it has not ended two seconds
+later it is abandoned: its row is settled without it, its slot is free, and whatever it still
+writes through its session is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from worker.carrier import send
+from worker.context import Context
+from worker.errors import RowLost
+from worker.events import Events, ResultRefused, RowAbandoned, RowStarted
+from worker.outcome import Answer, Cancel, Dead, Done, Failed, Outcome, Released, Retry, Snooze
+from worker.registry import Handler, Registry
+from worker.row import Row
+from worker.sessions import Sessions
+from worker.store import Settlement, settle_statements
+from worker.threads import Threads
+from worker.transition import decide, spent
+
+PATIENCE = 2.0  # seconds that a cancelled handler has to end
+RESULT_LIMIT = 64 * 1024
+
+Reason = Literal["timeout", "stop", "cancelled", "lost"]
+
+
+class HandlerTimeout(Exception):
+    """The handler ran longer than its timeout."""
+
+
+class Unserializable(Exception):
+    """The handler's result cannot be stored as JSON."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One row being run. reason: why it was asked to end early, if it was."""
+
+    row: Row
+    handler: Handler
+    context: Context
+    started: float
+    wait: float
+    task: asyncio.Task[None] | None = None
+    reason: Reason | None = None
+    settled: bool = False
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+class Executor:
+    """Starts runs and reports each as a settlement.
+
+    settle: takes what a run decided. finished: called when a slot is free; `committed` of settle
+    says that a session has already carried the transition out.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        sessions: Sessions,
+        installation: uuid.UUID,
+        events: Events,
+        *,
+        default_timeout: float | None,
+        settle: Callable[[Settlement], None],
+        committed: Callable[[Settlement], None],
+        lost: Callable[[Row, float, str], None],
+        finished: Callable[[Run], None],
+    ) -> None:
+        self._registry = registry
+        self._sessions = sessions
+        self._installation = installation
+        self._events = events
+        self._default_timeout = default_timeout
+        self._settle = settle
+        self._committed = committed
+        self._lost = lost
+        self._finished = finished
+        self._threads = Threads()
+        self.running: dict[tuple[int, int], Run] = {}
+
+    def start(self, row: Row) -> None:
+        """Begins to run a row; it holds a slot until `finished` is called."""
+        loop = asyncio.get_running_loop()
+        handler = self._registry.get(row.kind)
+        timeout = self._default_timeout if handler.timeout is None else handler.timeout
+        started = time.monotonic()
+        deadline = started + timeout if timeout else None
+        wait = (row.claimed_at - row.due_at).total_seconds()
+        run = Run(row, handler, Context(row, self._installation, deadline), started, wait)
+        self.running[row.key, row.token] = run
+        if timeout:
+            run.timers.append(loop.call_later(timeout, self.stop, run, "timeout"))
+        self._events.emit(RowStarted(row))
+        run.task = loop.create_task(self._run(run), name=f"{row.kind} {row.key}")
+
+    def stop(self, run: Run, reason: Reason, patience: float = PATIENCE) -> None:
+        """Asks a run to end; abandons it if it has not after `patience` seconds."""
+        if run.reason is not None or run.settled:
+            return
+        run.reason = reason
+        run.context.cancel()
+        assert run.task is not None
+        run.task.cancel()
+        loop = asyncio.get_running_loop()
+        run.timers.append(loop.call_later(patience, self._abandon, run))
+
+    def stop_all(self, reason: Reason, patience: float = PATIENCE) -> None:
+        for run in list(self.running.values()):
+            self.stop(run, reason, patience)
+
+    def cancel(self, claims: Iterable[tuple[int, int]]) -> None:
+        """Ends the runs of these (key, token) claims for an operator, where they are running."""
+        for claim in claims:
+            if (run := self.running.get(claim)) is not None:
+                self.stop(run, "cancelled")
+
+    def close(self) -> None:
+        self._threads.close()
+
+    async def _run(self, run: Run) -> None:
+        try:
+            if (transition := spent(run.row, run.handler.retry)) is not None:
+                self._report(run, Settlement(run.row, transition, run.seconds, run.wait))
+                return
+            answer = await self._answer(run)
+            if answer is not None:
+                self._conclude(run, answer)
+        finally:
+            self._end(run)
+
+    async def _answer(self, run: Run) -> Answer | None:
+        """What the handler says; None when a session has settled the row, or the claim was lost."""
+        try:
+            arguments = run.handler.signature.read(run.row.args)
+        except Exception as error:
+            return Dead(str(error))
+        if run.handler.signature.context is not None:
+            arguments[run.handler.signature.context] = run.context
+        try:
+            if run.handler.signature.session is not None:
+                return await self._call_with_session(run, arguments)
+            if run.handler.is_async:
+                return self._read(run, await run.handler.function(**arguments))
+            function = run.handler.function
+            value = await self._threads.run(lambda: function(**arguments), PATIENCE / 2)
+            return self._read(run, value)
+        except RowLost:
+            self._report_lost(run, "a session's commit")
+            return None
+        except BaseException as error:  # sys.exit() and the like end the row, never the worker
+            return self._read_error(run, error)
+
+    async def _call_with_session(self, run: Run, arguments: dict[str, Any]) -> Answer | None:
+        signature = run.handler.signature
+        assert signature.session is not None
+        assert signature.session_kind is not None
+        settlement: Settlement
+        if run.handler.is_async:
+            async with self._sessions.open(signature.session_kind) as session:
+                arguments[signature.session] = session
+                answer = self._read(run, await run.handler.function(**arguments))
+                settlement = self._settlement(run, answer)
+                for sql, params in settle_statements(run.row.owner, [settlement]):
+                    _must_match(await send(session, sql, params), run.row)
+        else:
+            settlement = await self._threads.run(
+                lambda: self._call_in_thread(run, arguments), PATIENCE / 2
+            )
+        if not run.settled:
+            run.settled = True
+            self._committed(settlement)
+        return None
+
+    def _call_in_thread(self, run: Run, arguments: dict[str, Any]) -> Settlement:
+        signature = run.handler.signature
+        with self._sessions.open_in_thread(signature.session_kind or "") as session:
+            arguments[signature.session or ""] = session
+            settlement = self._settlement(run, self._read(run, run.handler.function(**arguments)))
+            for sql, params in settle_statements(run.row.owner, [settlement]):
+                _must_match(send(session, sql, params), run.row)
+        return settlement
+
+    def _read(self, run: Run, value: Any) -> Answer:
+        """A handler's return value as an answer."""
+        if value is None:
+            return Done()
+        if isinstance(value, Retry | Snooze | Cancel | Dead):
+            return value
+        try:
+            return Done(_as_json(value))
+        except Unserializable as error:
+            self._events.emit(ResultRefused(run.row, str(error)))
+            return Done()
+
+    def _read_error(self, run: Run, error: BaseException) -> Answer | None:
+        """What a handler raised, in the light of why it may have been asked to end."""
+        match run.reason:
+            case "timeout":
+                return Failed(_timed_out(run))
+            case "stop":
+                return Released("the worker stopped", started=True)
+            case "cancelled":
+                return Cancel("an operator asked for it")
+            case "lost":
+                self._report_lost(run, "a run that had not ended")
+                return None
+        if isinstance(error, Retry | Snooze | Cancel | Dead):
+            return error
+        if isinstance(error, Outcome):
+            return Failed(TypeError(f"{type(error).__name__} is no outcome a handler can raise"))
+        return Failed(error)
+
+    def _conclude(self, run: Run, answer: Answer) -> None:
+        self._report(run, self._settlement(run, answer))
+
+    def _settlement(self, run: Run, answer: Answer) -> Settlement:
+        transition = decide(run.row, answer, run.handler.retry)
+        return Settlement(run.row, transition, run.seconds, run.wait)
+
+    def _report(self, run: Run, settlement: Settlement) -> None:
+        if not run.settled:
+            run.settled = True
+            self._settle(settlement)
+
+    def _report_lost(self, run: Run, what: str) -> None:
+        if not run.settled:
+            run.settled = True
+            self._lost(run.row, run.seconds, what)
+
+    def _abandon(self, run: Run) -> None:
+        """The run was asked to end and did not."""
+        if run.settled:
+            return
+        self._events.emit(RowAbandoned(run.row, run.seconds))
+        answer = self._read_error(run, HandlerTimeout())
+        if answer is not None:
+            self._conclude(run, answer)
+        self._end(run)
+
+    def _end(self, run: Run) -> None:
+        """Frees the slot, once."""
+        if self.running.pop((run.row.key, run.row.token), None) is None:
+            return
+        for timer in run.timers:
+            timer.cancel()
+        self._finished(run)
+
+
+def _timed_out(run: Run) -> HandlerTimeout:
+    return HandlerTimeout(f"the handler of {run.row.kind!r} ran longer than its timeout allows")
+
+
+def _must_match(accepted: Any, row: Row) -> None:
+    if not accepted:
+        raise RowLost(f"the claim on {row.source} {row.key} is no longer ours")
+
+
+def _as_json(value: Any) -> str:
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unserializable(str(error)) from None
+    if len(text) > RESULT_LIMIT:
+        raise Unserializable(f"{len(text)} bytes are over the limit of {RESULT_LIMIT}")
+    if "\\u0000" in text:
+        raise Unserializable("it holds a NUL, which Postgres does not store")
+    return text

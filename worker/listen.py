@@ -1,0 +1,35 @@
+"""Hears of rows that fell due: LISTEN on a direct connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Any
+
+CHANNEL = "duerow"
+
+
+class Listener:
+    """Listens on a connection it is attached to, and calls `heard` for each notification of our
+    queues. `live`: whether it would hear one; `wake` is set when it no longer does."""
+
+    def __init__(self, queues: Collection[str], heard: Callable[[], None]) -> None:
+        self._queues = frozenset(queues)
+        self._heard = heard
+        self.wake = asyncio.Event()
+        self.live = False
+
+    async def attach(self, connection: Any) -> None:
+        """Starts listening on a connection that was just made."""
+        await connection.add_listener(CHANNEL, self._notified)
+        connection.add_termination_listener(self._ended)
+        self.live = True
+        self._heard()  # something may have come while nobody listened
+
+    def _notified(self, connection: Any, pid: int, channel: str, payload: str) -> None:
+        if payload in self._queues:
+            self._heard()
+
+    def _ended(self, connection: Any) -> None:
+        self.live = False
+        self.wake.set()

@@ -1,0 +1,215 @@
+"""The way itself: claim, buffer, run, settle. Only this file sees the whole of it.
+
+Rows are claimed ahead of free slots into a small buffer, so that a slot never waits for a round
+trip. The buffer is sized from the measured run time, to cover a twentieth of a second of work:
+hundreds of rows for handlers that take microseconds, none for those that take seconds. Rows that
+wait in it for a second all the same go back, so that a slow handler never hoards rows from idle
+replicas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+
+from worker.claim import Claimer
+from worker.execute import Executor, Run
+from worker.row import Row
+from worker.settle import BATCH_MOST, Settler
+from worker.store import Settlement
+from worker.transition import Transition
+
+AHEAD = 0.05  # seconds of work to hold in the buffer
+BUFFER_AGE_MOST = 1.0
+BUFFER_MOST = 1000
+UNWRITTEN_MOST = 4 * BATCH_MOST
+
+
+class Loop:
+    """Moves rows from the claimer through the executor to the settler.
+
+    slots: rows that run at once. batch: rows per claim at most.
+    poll: (first, most) seconds between two polls while nothing is due; doubles in between.
+    worker: this worker's id, or None while it has none.
+    """
+
+    def __init__(
+        self,
+        claimer: Claimer,
+        settler: Settler,
+        *,
+        slots: int,
+        batch: int,
+        poll: tuple[float, float],
+        max_crashes: int,
+        worker: Callable[[], int | None],
+        hears: Callable[[], bool],
+    ) -> None:
+        self.executor: Executor  # given by the runtime: the two refer to each other
+        self.wake = asyncio.Event()
+        self.empty = asyncio.Event()
+        self._claimer = claimer
+        self._settler = settler
+        self._slots = slots
+        self._batch = batch
+        self._poll_first, self._poll_most = poll
+        self._poll = self._poll_first
+        self._max_crashes = max_crashes
+        self._worker = worker
+        self._hears = hears
+        self._buffer: deque[Row] = deque()
+        self._buffered_at = 0.0
+        self._mean_run: float | None = None
+        self.open = True
+        self._on_their_last: set[tuple[int, int]] = set()
+        self._dry = (
+            False  # the last claim found less than it asked for, and nothing was heard since
+        )
+        self.taken = 0
+        self.row_budget: int | None = None
+
+    async def step(self) -> float:
+        """One claim, if there is room for it; the seconds to rest."""
+        worker = self._worker()
+        if worker is None:
+            return self._poll_first
+        if self._claimer.unsure:
+            await self._claimer.reconcile(worker, self.held())
+        self._return_stale()
+        want = self._room()
+        if not self.open or not self._worth_claiming(want):
+            return BUFFER_AGE_MOST
+        self._dry = False
+        rows = await self._claimer.step(want, worker)
+        self._dry = len(rows) < want
+        self._accept(rows, worker)
+        if len(rows) == want:
+            return 0.0
+        return self._rest(found=bool(rows))
+
+    def heard(self) -> None:
+        """Something fell due."""
+        self._poll = self._poll_first
+        self._dry = False
+        self.wake.set()
+
+    def finished(self, run: Run) -> None:
+        """A slot is free."""
+        self._on_their_last.discard((run.row.key, run.row.token))
+        seconds = run.seconds
+        mean = self._mean_run
+        self._mean_run = seconds if mean is None else mean + 0.1 * (seconds - mean)
+        self._pump()
+        self.look_for_room()
+
+    def look_for_room(self) -> None:
+        """A slot is free, or results were written: claims if that makes room and there may be
+        something to claim."""
+        if not self._dry and self._worth_claiming(self._room()):
+            self.wake.set()
+
+    def close(self) -> None:
+        """Claims no more and gives back what has not started."""
+        self.open = False
+        self._release_buffer()
+        self.wake.set()
+
+    def forget(self) -> None:
+        """The claims are lost: drops what has not started."""
+        self._buffer.clear()
+        self._on_their_last.clear()
+
+    @property
+    def buffered(self) -> int:
+        return len(self._buffer)
+
+    def held(self) -> list[int]:
+        """The keys of every row that is ours."""
+        running = (key for key, _ in self.executor.running)
+        return [*running, *(row.key for row in self._buffer), *self._settler.held()]
+
+    def _room(self) -> int:
+        """How many rows to claim."""
+        if self._settler.pending >= UNWRITTEN_MOST:
+            return 0
+        room = self._slots + self._ahead() - len(self.executor.running) - len(self._buffer)
+        if self.row_budget is not None:
+            room = min(room, self.row_budget - self.taken)
+        return max(0, min(self._batch, room))
+
+    def _ahead(self) -> int:
+        """How many rows beyond the slots: what they finish in AHEAD seconds."""
+        if self._mean_run is None:
+            return 0
+        return int(min(BUFFER_MOST, self._slots * AHEAD / max(self._mean_run, 1e-6)))
+
+    def _worth_claiming(self, room: int) -> bool:
+        """A claim of one row costs nearly as much as one of a hundred: not before half of what is
+        held ahead has gone, unless a slot stands empty."""
+        if room <= 0:
+            return False
+        if not self._buffer and len(self.executor.running) < self._slots:
+            return True
+        return room >= min(self._batch, self._ahead() // 2 + 1)
+
+    def _accept(self, rows: list[Row], worker: int) -> None:
+        if not rows:
+            self.empty.set()
+            return
+        self.empty.clear()
+        self.taken += len(rows)
+        if worker != self._worker():
+            return  # declared dead meanwhile; the sweep returns them
+        if not self._buffer:
+            self._buffered_at = time.monotonic()
+        for row in rows:
+            if not self._may_hold(row):
+                self._give_back(row, delay=random.uniform(1.0, 3.0))
+            else:
+                self._buffer.append(row)
+        if self.open:
+            self._pump()
+        else:
+            self._release_buffer()
+
+    def _may_hold(self, row: Row) -> bool:
+        """A row whose next crash is its last runs with no other such row in this process: what
+        crashed beside the row that kills its worker is not to die with it."""
+        if row.crashes == 0 or row.crashes < self._max_crashes - 1:
+            return True
+        if self._on_their_last:
+            return False
+        self._on_their_last.add((row.key, row.token))
+        return True
+
+    def _pump(self) -> None:
+        """Starts buffered rows on free slots."""
+        running = self.executor.running
+        while self._buffer and len(running) < self._slots and self.open:
+            self.executor.start(self._buffer.popleft())
+            self._buffered_at = time.monotonic()
+
+    def _rest(self, *, found: bool) -> float:
+        """Seconds until the next poll. While notifications come it need not hurry."""
+        self._poll = self._poll_first if found else min(self._poll_most, self._poll * 2)
+        if found and not self._hears():
+            return 0.0
+        next_in = self._claimer.next_due_in()
+        return self._poll if next_in is None else min(self._poll, next_in + 0.002)
+
+    def _return_stale(self) -> None:
+        if self._buffer and time.monotonic() - self._buffered_at > BUFFER_AGE_MOST:
+            self._mean_run = max(self._mean_run or 0.0, BUFFER_AGE_MOST)
+            self._release_buffer()
+
+    def _release_buffer(self) -> None:
+        while self._buffer:
+            self._give_back(self._buffer.popleft())
+
+    def _give_back(self, row: Row, delay: float | None = None) -> None:
+        self._on_their_last.discard((row.key, row.token))
+        transition = Transition("released", delay=delay, refund=1, recorded=False)
+        self._settler.add(Settlement(row, transition, 0.0, 0.0))

@@ -1,0 +1,373 @@
+"""The composition root: makes a worker out of its parts, runs it and stops it in order.
+
+Stopping: claim no more -> give back what has not started -> wait for what runs -> at the grace's
+end stop it and give it back -> write what was decided -> mark the worker as stopped -> close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from worker import __version__, store
+from worker.app import App
+from worker.chores import Chores, Retention
+from worker.claim import Claimer
+from worker.errors import DatabaseUnreachable, UsageError
+from worker.events import (
+    Events,
+    ServiceFailed,
+    WorkerDraining,
+    WorkerFenced,
+    WorkerStarted,
+    WorkerStopped,
+)
+from worker.execute import Executor
+from worker.heartbeat import GRACE_PASSED, Heartbeat
+from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
+from worker.listen import Listener
+from worker.loop import Loop
+from worker.probe import Server, probe
+from worker.service import Service, ServiceDied
+from worker.sessions import Sessions
+from worker.settings import Settings
+from worker.settle import Settler
+from worker.store import Jobs
+from worker.url import DatabaseURL
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When a drain ends of itself: once nothing is due, and no later than these say."""
+
+    max_seconds: float | None = None
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker did. code: 0, or 9 when rows had to be given back while they ran."""
+
+    code: int
+    settled: int
+    failed: int
+    released: int
+    lost: int
+    stuck: int
+
+
+class Worker:
+    """One worker. `run()` it once; `stop()` it from the same loop.
+
+    queues: which queues to serve; () for every queue that the app's handlers name.
+    """
+
+    def __init__(
+        self, app: App, settings: Settings, url: DatabaseURL, *, queues: tuple[str, ...] = ()
+    ) -> None:
+        if not len(app.registry):
+            raise UsageError(
+                "the app has no handler",
+                why="none of the imported modules registers one",
+                hint="decorate a function with @app.handler('...')",
+            )
+        self._app = app
+        self._settings = settings
+        self._url = url
+        self._direct_url = settings.direct_url or url
+        self._pairs = [
+            (queue, handler.kind)
+            for handler in app.registry
+            for queue in (queues or app.registry.queues)
+        ]
+        self.queues = queues or app.registry.queues
+        self.kinds = tuple(sorted(handler.kind for handler in app.registry))
+        self.name = settings.worker_name or _name()
+        self.events = Events(app.observers)
+        self.worker_id: int | None = None
+        self._stopping = asyncio.Event()
+        self._fenced = asyncio.Event()
+        self._stop_by: float | None = None
+
+    def stop(self) -> None:
+        """Begins to drain; the grace runs from the first call."""
+        if not self._stopping.is_set():
+            self._stop_by = time.monotonic() + self._settings.grace
+            self._heartbeat.draining = True
+            self._heartbeat.exit_after(self._settings.grace - _last_margin(self._settings.grace))
+            self._stopping.set()
+
+    async def run(self, *, drain: Budget | None = None) -> Report:
+        """Works until stopped, or with a budget until nothing is due."""
+        server = await probe(self._url, self._settings.connect_timeout)
+        self._assemble(server)
+        await self._start(server)
+        services = [asyncio.create_task(s.run(), name=s.name) for s in self._services()]
+        if drain is not None:
+            services.append(asyncio.create_task(self._watch_budget(drain), name="budget"))
+        try:
+            await self._until_stopped(services)
+            code = await self._drain()
+        finally:
+            await self._close(services)
+        return Report(
+            code,
+            self._settler.settled,
+            self._settler.failed,
+            self._settler.released,
+            self._settler.lost,
+            len(self._executor.running),
+        )
+
+    # --- assembling ------------------------------------------------------------------------
+
+    def _assemble(self, server: Server) -> None:
+        settings = self._settings
+        outage = Outage(self.events)
+        hot: dict[str, Any] = {"planner": HOT_PATH_PLANNER, "pooled": server.pooled}
+        self._claim_link = Link("claim", self._url, outage, **hot)
+        self._settle_link = Link("settle", self._url, outage, **hot)
+        source = Jobs()
+        self._settler = Settler(source, self._settle_link, self.events)
+        self._claimer = Claimer(source, self._claim_link, self._pairs, self.events)
+        self._sessions = Sessions(
+            self._url,
+            settings.pool_size or settings.concurrency,
+            pooled=server.pooled,
+            timeout=settings.statement_timeout,
+        )
+        self._loop = Loop(
+            self._claimer,
+            self._settler,
+            slots=settings.concurrency,
+            batch=settings.claim_batch,
+            poll=(settings.poll_interval, settings.poll_max),
+            max_crashes=settings.max_crashes,
+            worker=lambda: self.worker_id,
+            hears=lambda: self._listener.live,
+        )
+        self._settler.on_written = self._loop.look_for_room
+        self._executor = self._loop.executor = Executor(
+            self._app.registry,
+            self._sessions,
+            server.installation.id,
+            self.events,
+            default_timeout=settings.timeout,
+            settle=self._settler.add,
+            committed=self._settler.note_committed,
+            lost=self._settler.add_lost,
+            finished=self._loop.finished,
+        )
+        self._listener = Listener(self.queues, self._loop.heard)
+        listens = settings.listen and not (server.pooled and settings.direct_url is None)
+        self._ear = Link(
+            "listen",
+            self._direct_url if listens else self._url,
+            outage,
+            pooled=server.pooled and settings.direct_url is None,
+            timeout=60.0,
+            on_connect=self._listener.attach if listens else None,
+        )
+        self._chores = Chores(
+            self._ear,
+            self.events,
+            worker=lambda: self.worker_id or 0,
+            lease=settings.lease,
+            max_crashes=settings.max_crashes,
+            retention=Retention(
+                settings.retention, settings.attempts_retention, settings.partitions_ahead
+            ),
+        )
+        loop = asyncio.get_running_loop()
+        self._heartbeat = Heartbeat(
+            self._direct_url,
+            settings.lease,
+            pooled=server.pooled and settings.direct_url is None,
+            status=lambda: (len(self._executor.running), self._settler.settled),
+            gone=lambda: _tell(loop, self._fenced.set),
+            cancels=lambda claims: _tell(loop, self._executor.cancel, claims),
+            trouble=lambda why: outage.report("heartbeat", why, 1.0),
+        )
+
+    def _services(self) -> list[Service]:
+        events = self.events
+        return [
+            Service("claim", self._loop.step, events, link=self._claim_link, wake=self._loop.wake),
+            Service(
+                "settle",
+                self._settler.step,
+                events,
+                link=self._settle_link,
+                wake=self._settler.wake,
+            ),
+            Service("chores", self._chores.step, events, link=self._ear, wake=self._listener.wake),
+            Service("fence", self._watch_fence, events, link=self._claim_link),
+        ]
+
+    # --- running ---------------------------------------------------------------------------
+
+    async def _start(self, server: Server) -> None:
+        await self._sessions.start(
+            handler.signature.session_kind
+            for handler in self._app.registry
+            if handler.signature.session_kind is not None
+        )
+        self.worker_id = await self._register()
+        self._heartbeat.start(self.worker_id)
+        self.events.emit(
+            WorkerStarted(
+                self.worker_id, self.name, self.queues, self.kinds, self._settings.concurrency
+            )
+        )
+
+    async def _register(self) -> int:
+        settings = self._settings
+        try:
+            return await store.register(
+                self._claim_link,
+                name=self.name,
+                host=platform.node() or socket.gethostname(),
+                pid=os.getpid(),
+                version=__version__,
+                queues=list(self.queues),
+                kinds=list(self.kinds),
+                slots=settings.concurrency,
+                lease=settings.lease,
+            )
+        except LinkDown as error:
+            if self.worker_id is None and not self._fenced.is_set():
+                raise DatabaseUnreachable(
+                    error.what, why=error.why, hint="worker doctor"
+                ) from error
+            raise
+
+    async def _watch_fence(self) -> float:
+        """Starts over under a new id when this worker was declared dead."""
+        await self._fenced.wait()
+        if (old := self.worker_id) is not None:
+            self.worker_id = None
+            held = len(self._executor.running) + self._loop.buffered
+            self._loop.forget()
+            self._executor.stop_all("lost")
+            self.events.emit(WorkerFenced(old, held))
+        self.worker_id = await self._register()
+        self._heartbeat.worker = self.worker_id
+        self._fenced.clear()
+        self._loop.wake.set()
+        return 0.0
+
+    async def _watch_budget(self, budget: Budget) -> None:
+        """Stops the worker once nothing is due any more, or its budget is spent."""
+        self._loop.row_budget = budget.max_rows
+        ends = None if budget.max_seconds is None else time.monotonic() + budget.max_seconds
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await self._loop.empty.wait()
+            spent = budget.max_rows is not None and self._loop.taken >= budget.max_rows
+            if spent or (ends is not None and time.monotonic() >= ends):
+                self._loop.close()
+            elif not self._loop.empty.is_set():
+                continue
+            await self._quiet()
+            if not self._loop.open or self._loop.empty.is_set():
+                self.stop()
+                return
+
+    async def _quiet(self) -> None:
+        """Until nothing runs and everything is written."""
+        while self._executor.running or self._loop.buffered:
+            await self._wait_for_runs(time.monotonic() + 1)
+            await asyncio.sleep(0)
+        await self._settler.idle.wait()
+
+    async def _until_stopped(self, services: list[asyncio.Task[Any]]) -> None:
+        """Until stop() is called. A service that ends of itself, or was cancelled, ends the
+        worker: it must never be healthy but idle."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        done, _ = await asyncio.wait((stopping, *services), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for task in done - {stopping}:
+            if task.get_name() == "budget" and not task.cancelled() and not task.exception():
+                continue
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            cause = error or ServiceDied(f"{task.get_name()} ended")
+            self.events.emit(ServiceFailed(task.get_name(), cause))
+            raise ServiceDied(f"the service {task.get_name()!r} has ended") from cause
+
+    # --- stopping --------------------------------------------------------------------------
+
+    async def _drain(self) -> int:
+        """The exit code."""
+        grace = self._settings.grace
+        stop_by = self._stop_by or time.monotonic() + grace
+        self.events.emit(
+            WorkerDraining(
+                self.worker_id or 0, len(self._executor.running), self._loop.buffered, grace
+            )
+        )
+        self._heartbeat.beat_now()
+        self._loop.close()
+        margin = min(3.0, grace * 0.3)
+        await self._wait_for_runs(stop_by - margin)
+        code = GRACE_PASSED if self._executor.running else 0
+        if code:
+            self._executor.stop_all("stop", patience=margin / 3)
+            await self._wait_for_runs(stop_by - margin / 2)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.2, stop_by - _last_margin(grace) - time.monotonic())):
+                await self._settler.idle.wait()
+        return code
+
+    async def _wait_for_runs(self, until: float) -> None:
+        while self._executor.running and time.monotonic() < until:
+            tasks = [run.task for run in self._executor.running.values() if run.task is not None]
+            await asyncio.wait(
+                tasks,
+                timeout=max(0.0, until - time.monotonic()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+
+    async def _close(self, services: list[asyncio.Task[Any]]) -> None:
+        for task in services:
+            task.cancel()
+        await asyncio.wait(services, timeout=2)
+        if self.worker_id is not None:
+            with contextlib.suppress(LinkDown):
+                await store.stop(self._claim_link, self.worker_id)
+        self._heartbeat.stop()
+        await self._sessions.close()
+        self._executor.close()
+        for link in (self._claim_link, self._settle_link, self._ear):
+            await link.close()
+        self.events.emit(
+            WorkerStopped(
+                self.worker_id or 0,
+                self._settler.settled,
+                self._settler.released,
+                self._settler.lost,
+            )
+        )
+
+
+def _name() -> str:
+    """Unique among the processes of a fleet: a platform's own name for it need not be."""
+    base = os.environ.get("DYNO") or os.environ.get("HOSTNAME") or socket.gethostname()
+    return f"{base}.{os.getpid()}.{secrets.token_hex(2)}"
+
+
+def _last_margin(grace: float) -> float:
+    """Seconds before the platform's SIGKILL at which the process must be gone."""
+    return min(0.5, grace * 0.05)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has stopped
+        loop.call_soon_threadsafe(call, *args)

@@ -1,0 +1,157 @@
+"""Writes what runs decided, in batches that form by themselves.
+
+While one batch is on its way the next gathers; there is no timer, so a lone row is written at
+once and a busy worker writes hundreds with one statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import asyncpg
+
+from worker.events import Events, ResultRefused, RowLost, RowSettled
+from worker.link import Link, LinkDown
+from worker.row import Row
+from worker.store import Jobs, Settlement
+from worker.transition import Transition
+
+BATCH_MOST = 1000
+
+
+class Settler:
+    """Gathers settlements and writes them; counts what was settled, released and refused.
+
+    on_written: called when some were written.
+    """
+
+    def __init__(self, source: Jobs, link: Link, events: Events) -> None:
+        self.on_written: Callable[[], None] = lambda: None
+        self._source = source
+        self._link = link
+        self._events = events
+        self._waiting: deque[Settlement] = deque()
+        self._lost: deque[tuple[Row, float, str]] = deque()
+        self.wake = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.settled = 0
+        self.failed = 0
+        self.released = 0
+        self.lost = 0
+
+    def add(self, settlement: Settlement) -> None:
+        self._waiting.append(settlement)
+        self.idle.clear()
+        self.wake.set()
+
+    def add_lost(self, row: Row, seconds: float, refused: str) -> None:
+        """A result that was refused already: by a session's commit, or because the worker had
+        been declared dead."""
+        self.lost += 1
+        self._events.emit(RowLost(row, refused))
+        self._lost.append((row, seconds, refused))
+        self.idle.clear()
+        self.wake.set()
+
+    def note_committed(self, settlement: Settlement) -> None:
+        """A handler's own session has written this one."""
+        self._count(settlement)
+
+    @property
+    def pending(self) -> int:
+        """Rows decided but not yet written."""
+        return len(self._waiting)
+
+    def held(self) -> list[int]:
+        """Keys of rows that are ours until they are written."""
+        return [settlement.row.key for settlement in self._waiting]
+
+    async def step(self) -> float:
+        """Writes what has gathered. A failed write leaves it where it was."""
+        while self._waiting or self._lost:
+            if self._lost:
+                await self._write_lost()
+            if self._waiting:
+                await self._write(self._next_batch())
+        self.idle.set()
+        return 3600.0
+
+    def _next_batch(self) -> list[Settlement]:
+        """The oldest settlements: of one owner (a worker that was declared dead has a new id), and
+        no row twice (it was released and taken again)."""
+        owner = self._waiting[0].row.owner
+        batch: dict[int, Settlement] = {}
+        for settlement in self._waiting:
+            row = settlement.row
+            if row.owner != owner or row.key in batch or len(batch) == BATCH_MOST:
+                break
+            batch[row.key] = settlement
+        return list(batch.values())
+
+    async def _write(self, batch: list[Settlement]) -> None:
+        owner = batch[0].row.owner
+        try:
+            accepted = await self._source.settle(self._link, owner, batch)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if isinstance(error, LinkDown):
+                raise
+            accepted = await self._write_singly(owner, batch)
+        if len(accepted) < len(batch):
+            accepted |= await self._source.confirm(self._link, owner, batch)
+        for _ in batch:
+            self._waiting.popleft()
+        for settlement in batch:
+            if settlement.row.key in accepted:
+                self._count(settlement)
+            else:
+                self.add_lost(settlement.row, settlement.seconds, settlement.transition.verb)
+        self.on_written()
+
+    async def _write_singly(self, owner: int, batch: Sequence[Settlement]) -> set[int]:
+        """Postgres refused some value in the batch: one row must not hold up the others."""
+        accepted: set[int] = set()
+        for settlement in batch:
+            try:
+                accepted |= await self._source.settle(self._link, owner, [settlement])
+            except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                self._events.emit(ResultRefused(settlement.row, str(error)))
+                settlement.transition = _bare(settlement.transition)
+                accepted |= await self._source.settle(self._link, owner, [settlement])
+        return accepted
+
+    async def _write_lost(self) -> None:
+        lost = list(self._lost)
+        by_owner: dict[int, list[tuple[Row, float, str]]] = {}
+        for entry in lost:
+            by_owner.setdefault(entry[0].owner, []).append(entry)
+        for owner, entries in by_owner.items():
+            await self._source.record_lost(self._link, owner, entries)
+        for _ in lost:
+            self._lost.popleft()
+
+    def _count(self, settlement: Settlement) -> None:
+        match settlement.transition.verb:
+            case "released":
+                self.released += 1
+            case "retry" | "dead":
+                self.failed += 1
+                self.settled += 1
+            case _:
+                self.settled += 1
+        self._events.emit(
+            RowSettled(settlement.row, settlement.transition, settlement.seconds, settlement.wait)
+        )
+
+
+def _bare(transition: Transition) -> Transition:
+    """The transition without the texts that Postgres might refuse."""
+    return Transition(
+        transition.verb,
+        transition.next_at,
+        transition.delay,
+        transition.refund,
+        recorded=transition.recorded,
+    )

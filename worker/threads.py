@@ -1,0 +1,123 @@
+"""Threads for `def` handlers, made so that one that hangs costs a thread and never a slot.
+
+The standard pool cannot let go of a stuck thread: it counts against `max_workers` for ever, and
+the interpreter waits for it at exit. Ours are daemons, started when none is idle; the number of
+busy ones is bounded by the worker's slots. One that passed its timeout is interrupted where Python
+code allows (an exception raised inside it) and abandoned where it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+
+class Interrupted(BaseException):
+    """Raised inside a handler's thread when its time is up. Not an Exception, so that a handler's
+    `except Exception` does not swallow it."""
+
+
+class _Call:
+    """One call on one thread."""
+
+    __slots__ = ("_ended", "_lock", "function", "future", "loop", "thread_id")
+
+    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.function = function
+        self.loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.thread_id: int | None = None
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def run(self) -> None:
+        self.thread_id = threading.get_ident()
+        try:
+            try:
+                result, error = self.function(), None
+            finally:
+                with self._lock:
+                    self._ended = True
+        except BaseException as caught:
+            result, error = None, caught
+        # A closed loop raises: the worker has stopped, and has released the row.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._resolve, result, error)
+
+    def interrupt(self) -> None:
+        """Raises Interrupted in the thread, if the call has not ended; it takes effect at the next
+        bytecode, so not inside a blocking call into C."""
+        with self._lock:
+            if not self._ended and self.thread_id is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self.thread_id), ctypes.py_object(Interrupted)
+                )
+
+    def _resolve(self, result: Any, error: BaseException | None) -> None:
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(_as_exception(error))
+
+
+def _as_exception(error: BaseException) -> BaseException:
+    """StopIteration cannot be raised into a Future; what says the same is."""
+    if isinstance(error, StopIteration):
+        return RuntimeError("the handler raised StopIteration")
+    return error
+
+
+class Threads:
+    """Runs calls on daemon threads of our own."""
+
+    def __init__(self) -> None:
+        self._idle: list[SimpleQueue[_Call | None]] = []
+        self._started = 0
+
+    async def run(self, function: Callable[[], Any], patience: float) -> Any:
+        """What `function()` returns or raises. When cancelled it interrupts the thread, waits
+        `patience` seconds for it to end, and then leaves it alone."""
+        call = _Call(function, asyncio.get_running_loop())
+        inbox = self._idle.pop() if self._idle else self._start()
+        call.future.add_done_callback(lambda _: self._idle.append(inbox))
+        inbox.put(call)
+        try:
+            return await asyncio.shield(call.future)
+        except asyncio.CancelledError:
+            call.interrupt()
+            await asyncio.wait((call.future,), timeout=patience)
+            if call.future.done() and not call.future.cancelled():
+                call.future.exception()  # seen; the row is settled by whoever cancelled it
+            raise
+
+    def close(self) -> None:
+        """Ends the idle threads. Busy ones die with the process."""
+        while self._idle:
+            self._idle.pop().put(None)
+
+    def _start(self) -> SimpleQueue[_Call | None]:
+        inbox: SimpleQueue[_Call | None] = SimpleQueue()
+        self._started += 1
+        threading.Thread(
+            target=_serve, args=(inbox,), name=f"handler-{self._started}", daemon=True
+        ).start()
+        return inbox
+
+
+def _serve(inbox: SimpleQueue[_Call | None]) -> None:
+    while True:
+        try:
+            call = inbox.get()
+            if call is None:
+                return
+            call.run()
+            del call
+        except Interrupted:
+            continue  # came a moment after the call had ended
