@@ -70,6 +70,7 @@ class Loop:
         )
         self.taken = 0
         self.row_budget: int | None = None
+        self.until_empty = False  # somebody waits for `empty`
 
     async def step(self) -> float:
         """One claim, if there is room for it; the seconds to rest."""
@@ -195,7 +196,7 @@ class Loop:
     def _rest(self, *, found: bool) -> float:
         """Seconds until the next poll. While notifications come it need not hurry."""
         self._poll = self._poll_first if found else min(self._poll_most, self._poll * 2)
-        if found and not self._hears():
+        if found and (self.until_empty or not self._hears()):
             return 0.0
         next_in = self._claimer.next_due_in()
         return self._poll if next_in is None else min(self._poll, next_in + 0.002)

@@ -266,6 +266,7 @@ class Worker:
     async def _watch_budget(self, budget: Budget) -> None:
         """Stops the worker once nothing is due any more, or its budget is spent."""
         self._loop.row_budget = budget.max_rows
+        self._loop.until_empty = True
         ends = None if budget.max_seconds is None else time.monotonic() + budget.max_seconds
         while True:
             with contextlib.suppress(TimeoutError):
