@@ -107,10 +107,21 @@ def runnable(binaries: Binaries, account: Account, copies: Path) -> Binaries:
     if account.reaches(binaries.directory / "postgres"):
         return binaries
     copy = copies / f"programs-{binaries.version}"
+    prefix = binaries.directory.parent
     if not copy.exists():
-        partial = copies / f"programs-{binaries.version}.{os.getpid()}"
-        shutil.copytree(
-            binaries.directory.parent, partial, ignore=shutil.ignore_patterns("include", "*.a")
-        )
+        partial = copies / f"{copy.name}.{os.getpid()}"
+        for directory in (prefix, _wheel_libraries(prefix)):
+            if directory.is_dir():
+                _copy(directory, partial / directory.relative_to(prefix.parent.parent))
         partial.rename(copy)
-    return Binaries(copy / binaries.directory.name, binaries.version, binaries.origin)
+    there = copy / binaries.directory.relative_to(prefix.parent.parent)
+    return Binaries(there, binaries.version, binaries.origin)
+
+
+def _wheel_libraries(prefix: Path) -> Path:
+    """Where a wheel's programs look for their shared libraries, relative to themselves."""
+    return prefix.parent.with_name(prefix.parent.name + ".libs")
+
+
+def _copy(directory: Path, to: Path) -> None:
+    shutil.copytree(directory, to, ignore=shutil.ignore_patterns("include", "*.a"))

@@ -83,6 +83,7 @@ class Keeper:
         self.adopted: int | None = None
         self.started = 0.0
         self.failures = 0
+        self.crashed = False
         self.idle_since: float | None = None
         self.asked = False
         self.wake, self.waker = os.pipe()
@@ -99,6 +100,7 @@ class Keeper:
                 self.tidy()
                 return 0
             if not self.alive() and not self.revive():
+                self.tidy_socket()
                 return 1
 
     def listen_to_signals(self) -> None:
@@ -170,6 +172,7 @@ class Keeper:
             self.say(f"took over the server with pid {self.adopted}")
 
     def start(self) -> None:
+        self.crashed = self.crashed or self.left_traces()
         self.forget_stale_pid_file()
         self.started = time.monotonic()
         self.adopted = None
@@ -189,10 +192,16 @@ class Keeper:
         if command is not None and str(self.data) not in command:
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
+    def left_traces(self) -> bool:
+        """Whether a server crashed; what remains of it may be in the way for a moment."""
+        socket_locks = self.socket_dir.glob(".s.PGSQL.*.lock")
+        return self.pid_on_file() is not None or any(socket_locks)
+
     def revive(self) -> bool:
-        """Start the server anew after a crash; not when it was stopped by hand."""
+        """Start the server anew after a crash; not when it was stopped, or refused to start."""
         code = self.child.returncode if self.child is not None else None
-        if not self.restart or code == 0:
+        self.crashed = self.crashed or self.left_traces()
+        if not self.restart or not self.crashed or code == 0:
             return False
         if time.monotonic() - self.started > LONG_ENOUGH:
             self.failures = 0
@@ -226,10 +235,15 @@ class Keeper:
         if pid is not None and self.alive():
             os.kill(pid, number)
 
-    def tidy(self) -> None:
+    def tidy_socket(self) -> None:
         shutil.rmtree(self.socket_dir, ignore_errors=True)
+
+    def tidy(self) -> None:
+        self.tidy_socket()
         if self.remove:
-            shutil.rmtree(self.remove, ignore_errors=True)
+            # Out of the way at once, so that nobody moves into half a directory.
+            gone = Path(self.remove).rename(f"{self.remove}.removed-{os.getpid()}")
+            shutil.rmtree(gone, ignore_errors=True)
 
     def say(self, message: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())

@@ -150,10 +150,15 @@ class EmbeddedPostgres:
     @contextlib.contextmanager
     def _starting(self) -> Iterator[None]:
         """Only one process at a time may start or leave."""
-        if self._use is None or not self._use.intact:
-            self._choice = None  # the directories may have gone since
-        lock = FileLock(self.instance.start_lock)
-        _take(lock.exclusive, "another process is starting or stopping it", self.instance)
+        while True:
+            if self._use is None or not self._use.intact:
+                self._choice = None  # the directories may have gone since
+            lock = FileLock(self.instance.start_lock)
+            try:
+                _take(lock.exclusive, "another process is starting or stopping it", self.instance)
+                break
+            except FileNotFoundError:  # just deleted, by somebody or as disposable
+                continue
         try:
             yield
         finally:

@@ -1,0 +1,132 @@
+"""Fixtures of all tests: a real Postgres, and a database of its own for each test.
+
+`db_url` is what most tests want; `pg` and `apg` are connections to it. A test that stops or
+kills the server takes `postgres_server`.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeVar
+
+import asyncpg
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.postgres import Cluster, NoPostgres, migrate, session_server, with_database
+
+T = TypeVar("T")
+
+# To copy the template block by block takes 19 ms, its files 13 ms (both in memory; on disk 22
+# and 26); but for the files Postgres first writes out whatever other tests have changed.
+STRATEGY = sql.SQL("wal_log")
+
+
+@pytest.fixture(scope="session")
+def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the session's server, database `postgres`."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    server = session_server(shared)
+    url = _or_skip(server.__enter__)
+    try:
+        yield url
+    finally:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def admin(database_server: str) -> Iterator[psycopg.Connection]:
+    """An autocommit connection to the server's database `postgres`, for the whole session."""
+    with psycopg.connect(database_server, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def template_db(admin: psycopg.Connection, database_server: str) -> Iterator[str]:
+    """The name of a migrated database, made once in each process of the session."""
+    name = _fresh_name("template")
+    admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    try:
+        migrate(with_database(database_server, name))
+        yield name
+    finally:
+        _drop(admin, name)
+
+
+@pytest.fixture(scope="session")
+def finished(admin: psycopg.Connection) -> Iterator[list[str]]:
+    """Databases of tests that have ended, to be dropped when their backends are gone too.
+
+    Dropped at once they would cost 100 ms each: so long Postgres sleeps when it finds that
+    a client has closed its connection but the backend has not ended yet.
+    """
+    names: list[str] = []
+    yield names
+    for name in names:
+        _drop(admin, name)
+
+
+@pytest.fixture
+def db_url(
+    admin: psycopg.Connection, database_server: str, template_db: str, finished: list[str]
+) -> Iterator[str]:
+    """The URL of a migrated database that is this test's alone."""
+    while finished:
+        _drop(admin, finished.pop())
+    name = _fresh_name("test")
+    admin.execute(
+        sql.SQL("create database {} template {} strategy {}").format(
+            sql.Identifier(name), sql.Identifier(template_db), STRATEGY
+        )
+    )
+    try:
+        yield with_database(database_server, name)
+    finally:
+        finished.append(name)
+
+
+@pytest.fixture
+def pg(db_url: str) -> Iterator[psycopg.Connection]:
+    """An autocommit psycopg connection to the test's database."""
+    with psycopg.connect(db_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def apg(db_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """An asyncpg connection to the test's database."""
+    connection = await asyncpg.connect(db_url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[Cluster]:
+    """A started server of the test's own, to be stopped, killed and started again."""
+    cluster = _or_skip(Cluster)
+    with cluster:
+        yield cluster
+
+
+def _or_skip(make: Callable[[], T]) -> T:
+    """Without a Postgres there is nothing to test; in CI, or when asked for, that is an error."""
+    try:
+        return make()
+    except NoPostgres as missing:
+        if os.environ.get("CI") == "true" or os.environ.get("WORKER_TEST_PG_VERSION"):
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+
+
+def _fresh_name(purpose: str) -> str:
+    return f"duerow_{purpose}_{uuid.uuid4().hex[:12]}"
+
+
+def _drop(admin: psycopg.Connection, name: str) -> None:
+    admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
