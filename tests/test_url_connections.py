@@ -242,16 +242,24 @@ async def test_both_drivers_take_an_sslmode_as_libpq_does(
         assert psycopg_verdict(url.unmasked()) == expected
 
 
+@pytest.mark.parametrize("place", ["url", "environment", "home"])
 async def test_prefer_never_falls_back_to_plain_text_for_an_untrusted_certificate(
-    servers: Servers,
+    servers: Servers, empty_home: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """libpq, left alone, does; the one place where we differ from it, and say so in a note."""
-    url = url_for(servers.named, "prefer", servers.certificates.stranger_crt)
+    stranger = servers.certificates.stranger_crt
+    if place == "environment":
+        monkeypatch.setenv("PGSSLROOTCERT", stranger)
+    if place == "home":
+        (empty_home / ".postgresql").mkdir()
+        shutil.copy(stranger, empty_home / ".postgresql" / "root.crt")
+    url = url_for(servers.named, "prefer", stranger if place == "url" else None)
 
     assert psycopg_verdict(url.unmasked()) == "plain"
     assert our_psycopg_verdict(url) == "tls"
     assert await asyncpg_verdict(url) == "tls"
-    assert any("sslrootcert is not used with sslmode=prefer" in note for note in url.notes)
+    if place != "home":
+        assert any("sslrootcert is not used with sslmode=prefer" in note for note in url.notes)
 
 
 @pytest.mark.parametrize(
