@@ -14,7 +14,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from worker.carrier import send
@@ -30,6 +30,7 @@ from worker.threads import Threads
 from worker.transition import decide, spent
 
 PATIENCE = 2.0  # seconds that a cancelled handler has to end
+WATCH_EVERY = 0.05  # seconds between two looks at the deadlines
 RESULT_LIMIT = 64 * 1024
 
 Reason = Literal["timeout", "stop", "cancelled", "lost"]
@@ -55,7 +56,7 @@ class Run:
     task: asyncio.Task[None] | None = None
     reason: Reason | None = None
     settled: bool = False
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    patience: asyncio.TimerHandle | None = None
 
     @property
     def seconds(self) -> float:
@@ -92,6 +93,7 @@ class Executor:
         self._lost = lost
         self._finished = finished
         self._threads = Threads()
+        self._watch: asyncio.TimerHandle | None = None
         self.running: dict[tuple[int, int], Run] = {}
 
     def start(self, row: Row) -> None:
@@ -104,10 +106,10 @@ class Executor:
         wait = (row.claimed_at - row.due_at).total_seconds()
         run = Run(row, handler, Context(row, self._installation, deadline), started, wait)
         self.running[row.key, row.token] = run
-        if timeout:
-            run.timers.append(loop.call_later(timeout, self.stop, run, "timeout"))
+        if deadline is not None and self._watch is None:
+            self._watch = loop.call_later(WATCH_EVERY, self._watch_deadlines)
         self._events.emit(RowStarted(row))
-        run.task = loop.create_task(self._run(run), name=f"{row.kind} {row.key}")
+        run.task = loop.create_task(self._run(run))
 
     def stop(self, run: Run, reason: Reason, patience: float = PATIENCE) -> None:
         """Asks a run to end; abandons it if it has not after `patience` seconds."""
@@ -118,7 +120,7 @@ class Executor:
         assert run.task is not None
         run.task.cancel()
         loop = asyncio.get_running_loop()
-        run.timers.append(loop.call_later(patience, self._abandon, run))
+        run.patience = loop.call_later(patience, self._abandon, run)
 
     def stop_all(self, reason: Reason, patience: float = PATIENCE) -> None:
         for run in list(self.running.values()):
@@ -243,6 +245,17 @@ class Executor:
             run.settled = True
             self._lost(run.row, run.seconds, what)
 
+    def _watch_deadlines(self) -> None:
+        """Ends the runs whose time is up. One timer for all of them: one each would cost every
+        row what hardly any needs."""
+        now = time.monotonic()
+        for run in list(self.running.values()):
+            if run.context.deadline is not None and run.context.deadline <= now:
+                self.stop(run, "timeout")
+        loop = asyncio.get_running_loop()
+        again = bool(self.running)
+        self._watch = loop.call_later(WATCH_EVERY, self._watch_deadlines) if again else None
+
     def _abandon(self, run: Run) -> None:
         """The run was asked to end and did not."""
         if run.settled:
@@ -257,8 +270,8 @@ class Executor:
         """Frees the slot, once."""
         if self.running.pop((run.row.key, run.row.token), None) is None:
             return
-        for timer in run.timers:
-            timer.cancel()
+        if run.patience is not None:
+            run.patience.cancel()
         self._finished(run)
 
 
