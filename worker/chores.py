@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from worker.events import ChoreRan, Events, KindsUnclaimed, RowSwept, WorkerGone
 from worker.link import Link
+from worker.source import Source
 from worker.statements import statement
 
 # In a chore's transaction: it must not wait long for a lock, nor hold its own for ever.
@@ -48,6 +49,7 @@ class Chores:
         self,
         link: Link,
         events: Events,
+        sources: Sequence[Source],
         *,
         worker: Callable[[], int],
         lease: float,
@@ -56,6 +58,7 @@ class Chores:
     ) -> None:
         self._link = link
         self._events = events
+        self._sources = sources
         self._worker = worker
         self._max_crashes = max_crashes
         self._retention = retention
@@ -98,10 +101,13 @@ class Chores:
         if not absent:
             return ""
         ids = [worker["id"] for worker in absent]
-        rows = await connection.fetch(statement("chores/sweep"), ids, self._max_crashes)
-        for row in rows:
-            self._events.emit(RowSwept(*row))
-        return f"{len(rows)} rows returned" if rows else ""
+        count = 0
+        for source in self._sources:
+            sql, params = source.sweep(ids, self._max_crashes)
+            for row in await connection.fetch(sql, *params):
+                self._events.emit(RowSwept(source.name, *row))
+                count += 1
+        return f"{count} rows returned" if count else ""
 
     async def _partitions(self, connection: Any) -> str:
         made = await connection.fetch(statement("chores/partitions"), self._retention.ahead)

@@ -13,12 +13,13 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from worker.events import Events, RowsClaimed
 from worker.link import Link
 from worker.row import Row
-from worker.store import BEGINNING, Jobs, Stream
+from worker.source import BEGINNING, Source, Stream
 
 LOOK_EVERY = 1.0
 LOOK_SHARE = 10  # a look may take one part in this many of a worker's time
@@ -26,17 +27,11 @@ LOOK_PAUSE_MOST = 5.0
 
 
 class Claimer:
-    """Claims from one source for one worker.
+    """Claims from one source for one worker."""
 
-    pairs: the (queue, kind) pairs that this process has handlers for; nothing else is ever taken.
-    """
-
-    def __init__(
-        self, source: Jobs, link: Link, pairs: Sequence[tuple[str, str]], events: Events
-    ) -> None:
+    def __init__(self, source: Source, link: Link, events: Events) -> None:
         self._source = source
         self._link = link
-        self._pairs = pairs
         self._events = events
         self._streams: list[Stream] = []
         self._turn = 0
@@ -57,10 +52,12 @@ class Claimer:
         )
         return rows
 
-    async def reconcile(self, worker: int, held: Iterable[int]) -> None:
-        """After a claim whose answer never came: gives back what we hold without knowing."""
+    async def reconcile(self, worker: int, held: dict[str, list[Any]]) -> None:
+        """After a claim whose answer never came: gives back what we hold without knowing.
+        held: the keys that we know of, by source."""
         if self.unsure:
-            await self._source.disown(self._link, worker, list(held))
+            sql, params = self._source.disown(worker, held.get(self._source.name, []))
+            await self._link.fetch(sql, *params)
             self.unsure = False
 
     def next_due_in(self) -> float | None:
@@ -78,7 +75,7 @@ class Claimer:
     async def _look(self, limit: int, worker: int) -> list[Row]:
         started = time.monotonic()
         floors = {(s.queue, s.kind, s.priority): s.floor for s in self._streams}
-        self._streams = await self._source.streams(self._link, self._pairs)
+        self._streams = await self._source.streams(self._link)
         for stream in self._streams:
             stream.floor = floors.get((stream.queue, stream.kind, stream.priority), BEGINNING)
         rows = await self._take(self._streams, limit, worker, floors=False)
@@ -124,3 +121,31 @@ class Claimer:
             found = last.get((stream_.queue, stream_.kind, stream_.priority))
             if found is not None:
                 stream_.floor = found
+
+
+class Claimers:
+    """The claimers of all sources as one. They take turns at being asked first, so that a source
+    with a long backlog never starves another."""
+
+    def __init__(self, claimers: Sequence[Claimer]) -> None:
+        self._claimers = list(claimers)
+
+    async def step(self, limit: int, worker: int) -> list[Row]:
+        self._claimers.append(self._claimers.pop(0))
+        rows: list[Row] = []
+        for claimer in self._claimers:
+            if len(rows) < limit:
+                rows += await claimer.step(limit - len(rows), worker)
+        return rows
+
+    async def reconcile(self, worker: int, held: dict[str, list[Any]]) -> None:
+        for claimer in self._claimers:
+            await claimer.reconcile(worker, held)
+
+    @property
+    def unsure(self) -> bool:
+        return any(claimer.unsure for claimer in self._claimers)
+
+    def next_due_in(self) -> float | None:
+        times = [claimer.next_due_in() for claimer in self._claimers]
+        return min((time for time in times if time is not None), default=None)

@@ -29,7 +29,7 @@ class Context:
         self._stop: threading.Event | None = None  # made when a thread first waits: it costs 3 us
 
     @property
-    def id(self) -> int:
+    def id(self) -> Any:
         return self.row.key
 
     @property

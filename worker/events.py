@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import structlog
 
@@ -64,7 +64,8 @@ class RowSwept(Event):
     """The row of a dead worker was returned (outcome "crashed"), or ended ("dead")."""
 
     name: ClassVar[str] = "row.swept"
-    key: int
+    source: str
+    key: Any
     kind: str
     queue: str
     outcome: str

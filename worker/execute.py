@@ -13,7 +13,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from worker.outcome import Answer, Cancel, Dead, Done, Failed, Outcome, Released
 from worker.registry import Handler, Registry
 from worker.row import Row
 from worker.sessions import Sessions
-from worker.store import Settlement, settle_statements
+from worker.source import Settlement, Source, Statement
 from worker.threads import Threads
 from worker.transition import decide, spent
 
@@ -33,6 +33,7 @@ PATIENCE = 2.0  # seconds that a cancelled handler has to end
 WATCH_EVERY = 0.05  # seconds between two looks at the deadlines
 RESULT_LIMIT = 64 * 1024
 
+Claim = tuple[str, Any, int]  # source, key, token
 Reason = Literal["timeout", "stop", "cancelled", "lost"]
 
 
@@ -73,6 +74,7 @@ class Executor:
     def __init__(
         self,
         registry: Registry,
+        sources: Mapping[str, Source],
         sessions: Sessions,
         installation: uuid.UUID,
         events: Events,
@@ -84,6 +86,7 @@ class Executor:
         finished: Callable[[Run], None],
     ) -> None:
         self._registry = registry
+        self._sources = sources
         self._sessions = sessions
         self._installation = installation
         self._events = events
@@ -94,7 +97,7 @@ class Executor:
         self._finished = finished
         self._threads = Threads()
         self._watch: asyncio.TimerHandle | None = None
-        self.running: dict[tuple[int, int], Run] = {}
+        self.running: dict[Claim, Run] = {}
 
     def start(self, row: Row) -> None:
         """Begins to run a row; it holds a slot until `finished` is called."""
@@ -105,7 +108,7 @@ class Executor:
         deadline = started + timeout if timeout else None
         wait = (row.claimed_at - row.due_at).total_seconds()
         run = Run(row, handler, Context(row, self._installation, deadline), started, wait)
-        self.running[row.key, row.token] = run
+        self.running[row.source, row.key, row.token] = run
         if deadline is not None and self._watch is None:
             self._watch = loop.call_later(WATCH_EVERY, self._watch_deadlines)
         self._events.emit(RowStarted(row))
@@ -126,10 +129,11 @@ class Executor:
         for run in list(self.running.values()):
             self.stop(run, reason, patience)
 
-    def cancel(self, claims: Iterable[tuple[int, int]]) -> None:
-        """Ends the runs of these (key, token) claims for an operator, where they are running."""
-        for claim in claims:
-            if (run := self.running.get(claim)) is not None:
+    def cancel(self, claims: Iterable[tuple[str, str, int]]) -> None:
+        """Ends the runs of these (source, key as text, token) claims for an operator."""
+        asked = set(claims)
+        for run in list(self.running.values()):
+            if (run.row.source, str(run.row.key), run.row.token) in asked:
                 self.stop(run, "cancelled")
 
     def close(self) -> None:
@@ -178,7 +182,7 @@ class Executor:
                 arguments[signature.session] = session
                 answer = self._read(run, await run.handler.function(**arguments))
                 settlement = self._settlement(run, answer)
-                for sql, params in settle_statements(run.row.owner, [settlement]):
+                for sql, params in self._statements(settlement):
                     _must_match(await send(session, sql, params), run.row)
         else:
             settlement = await self._threads.run(
@@ -194,7 +198,7 @@ class Executor:
         with self._sessions.open_in_thread(signature.session_kind or "") as session:
             arguments[signature.session or ""] = session
             settlement = self._settlement(run, self._read(run, run.handler.function(**arguments)))
-            for sql, params in settle_statements(run.row.owner, [settlement]):
+            for sql, params in self._statements(settlement):
                 _must_match(send(session, sql, params), run.row)
         return settlement
 
@@ -235,6 +239,10 @@ class Executor:
         transition = decide(run.row, answer, run.handler.retry)
         return Settlement(run.row, transition, run.seconds, run.wait)
 
+    def _statements(self, settlement: Settlement) -> list[Statement]:
+        row = settlement.row
+        return self._sources[row.source].settle(row.owner, [settlement])
+
     def _report(self, run: Run, settlement: Settlement) -> None:
         if not run.settled:
             run.settled = True
@@ -268,7 +276,7 @@ class Executor:
 
     def _end(self, run: Run) -> None:
         """Frees the slot, once."""
-        if self.running.pop((run.row.key, run.row.token), None) is None:
+        if self.running.pop((run.row.source, run.row.key, run.row.token), None) is None:
             return
         if run.patience is not None:
             run.patience.cancel()

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
 
+from worker.source import Source
 from worker.statements import statement
 from worker.url import DatabaseURL
 
@@ -26,7 +27,7 @@ class Heartbeat:
     """Beats every third of the lease.
 
     gone: called in the beating thread when the worker was declared dead.
-    cancels: called there with the (key, token) claims an operator asked to stop.
+    cancels: called there with the (source, key, token) claims an operator asked to stop.
     status: (rows running, rows settled) for the worker's row.
     trouble: called with a reason when a beat failed; the next comes within a second.
     """
@@ -35,17 +36,19 @@ class Heartbeat:
         self,
         url: DatabaseURL,
         lease: float,
+        sources: Sequence[Source],
         *,
         pooled: bool,
         status: Callable[[], tuple[int, int]],
         gone: Callable[[], None],
-        cancels: Callable[[list[tuple[int, int]]], None],
+        cancels: Callable[[list[tuple[str, str, int]]], None],
         trouble: Callable[[str], None],
     ) -> None:
         self.worker = 0
         self.draining = False
         self._url = url.with_parameters(application_name="duerow heartbeat")
         self._every = lease / 3
+        self._sources = sources
         self._pooled = pooled
         self._status = status
         self._gone = gone
@@ -118,7 +121,9 @@ class Heartbeat:
     def _give_up(self) -> None:
         """The loop did not stop in time. Whatever happens here, the process ends."""
         try:
-            self._send(statement("workers/abandon"), [self.worker])
+            for source in self._sources:
+                self._send(*source.abandon(self.worker))
+            self._send(statement("workers/stop"), [self.worker])
         finally:
             os._exit(GRACE_PASSED)
 
@@ -140,7 +145,7 @@ class Heartbeat:
             self._connection = None
 
 
-def _claim(text: str) -> tuple[int, int]:
-    """("jobs 7 42") -> (42, 7): the key and the token of a claim to stop."""
-    _, token, key = text.split(" ", 2)
-    return int(key), int(token)
+def _claim(text: str) -> tuple[str, str, int]:
+    """ "jobs 7 42" -> ("jobs", "42", 7): the source, key and token of a claim to stop."""
+    source, token, key = text.split(" ", 2)
+    return source, key, int(token)

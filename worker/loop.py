@@ -14,12 +14,13 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-from worker.claim import Claimer
+from worker.claim import Claimers
 from worker.execute import Executor, Run
 from worker.row import Row
 from worker.settle import BATCH_MOST, Settler
-from worker.store import Settlement
+from worker.source import Settlement
 from worker.transition import Transition
 
 AHEAD = 0.05  # seconds of work to hold in the buffer
@@ -38,7 +39,7 @@ class Loop:
 
     def __init__(
         self,
-        claimer: Claimer,
+        claimer: Claimers,
         settler: Settler,
         *,
         slots: int,
@@ -64,7 +65,7 @@ class Loop:
         self._buffered_at = 0.0
         self._mean_run: float | None = None
         self.open = True
-        self._on_their_last: set[tuple[int, int]] = set()
+        self._on_their_last: set[Row] = set()
         self._dry = (
             False  # the last claim found less than it asked for, and nothing was heard since
         )
@@ -99,7 +100,7 @@ class Loop:
 
     def finished(self, run: Run) -> None:
         """A slot is free."""
-        self._on_their_last.discard((run.row.key, run.row.token))
+        self._on_their_last.discard(run.row)
         seconds = run.seconds
         mean = self._mean_run
         self._mean_run = seconds if mean is None else mean + 0.1 * (seconds - mean)
@@ -127,10 +128,13 @@ class Loop:
     def buffered(self) -> int:
         return len(self._buffer)
 
-    def held(self) -> list[int]:
-        """The keys of every row that is ours."""
-        running = (key for key, _ in self.executor.running)
-        return [*running, *(row.key for row in self._buffer), *self._settler.held()]
+    def held(self) -> dict[str, list[Any]]:
+        """The keys of every row that is ours, by source."""
+        running = (run.row for run in self.executor.running.values())
+        held: dict[str, list[Any]] = {}
+        for row in (*running, *self._buffer, *self._settler.held()):
+            held.setdefault(row.source, []).append(row.key)
+        return held
 
     def _room(self) -> int:
         """How many rows to claim."""
@@ -183,7 +187,7 @@ class Loop:
             return True
         if self._on_their_last:
             return False
-        self._on_their_last.add((row.key, row.token))
+        self._on_their_last.add(row)
         return True
 
     def _pump(self) -> None:
@@ -211,6 +215,6 @@ class Loop:
             self._give_back(self._buffer.popleft())
 
     def _give_back(self, row: Row, delay: float | None = None) -> None:
-        self._on_their_last.discard((row.key, row.token))
+        self._on_their_last.discard(row)
         transition = Transition("released", delay=delay, refund=1, recorded=False)
         self._settler.add(Settlement(row, transition, 0.0, 0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(slots=True, eq=False)
@@ -18,7 +19,8 @@ class Row:
     """
 
     source: str
-    key: int
+    owner: int
+    key: Any
     queue: str
     kind: str
     priority: int
@@ -32,4 +34,3 @@ class Row:
     args: str
     created_at: dt.datetime
     claimed_at: dt.datetime
-    owner: int

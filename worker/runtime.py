@@ -14,12 +14,13 @@ import secrets
 import socket
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
-from worker import __version__, store
+from worker import membership
 from worker.app import App
 from worker.chores import Chores, Retention
-from worker.claim import Claimer
+from worker.claim import Claimer, Claimers
 from worker.errors import DatabaseUnreachable, UsageError
 from worker.events import (
     Events,
@@ -39,7 +40,8 @@ from worker.service import Service, ServiceDied
 from worker.sessions import Sessions
 from worker.settings import Settings
 from worker.settle import Settler
-from worker.store import Jobs
+from worker.source import Source
+from worker.sources.jobs import Jobs
 from worker.url import DatabaseURL
 
 
@@ -134,9 +136,10 @@ class Worker:
         hot: dict[str, Any] = {"planner": HOT_PATH_PLANNER, "pooled": server.pooled}
         self._claim_link = Link("claim", self._url, outage, **hot)
         self._settle_link = Link("settle", self._url, outage, **hot)
-        source = Jobs()
-        self._settler = Settler(source, self._settle_link, self.events)
-        self._claimer = Claimer(source, self._claim_link, self._pairs, self.events)
+        sources: list[Source] = [Jobs(self._pairs)]
+        by_name = {source.name: source for source in sources}
+        self._settler = Settler(by_name, self._settle_link, self.events)
+        claimers = [Claimer(source, self._claim_link, self.events) for source in sources]
         self._sessions = Sessions(
             self._url,
             settings.pool_size or settings.concurrency,
@@ -144,7 +147,7 @@ class Worker:
             timeout=settings.statement_timeout,
         )
         self._loop = Loop(
-            self._claimer,
+            Claimers(claimers),
             self._settler,
             slots=settings.concurrency,
             batch=settings.claim_batch,
@@ -156,6 +159,7 @@ class Worker:
         self._settler.on_written = self._loop.look_for_room
         self._executor = self._loop.executor = Executor(
             self._app.registry,
+            by_name,
             self._sessions,
             server.installation.id,
             self.events,
@@ -178,6 +182,7 @@ class Worker:
         self._chores = Chores(
             self._ear,
             self.events,
+            sources,
             worker=lambda: self.worker_id or 0,
             lease=settings.lease,
             max_crashes=settings.max_crashes,
@@ -189,6 +194,7 @@ class Worker:
         self._heartbeat = Heartbeat(
             self._direct_url,
             settings.lease,
+            sources,
             pooled=server.pooled and settings.direct_url is None,
             status=lambda: (len(self._executor.running), self._settler.settled),
             gone=lambda: _tell(loop, self._fenced.set),
@@ -230,12 +236,12 @@ class Worker:
     async def _register(self) -> int:
         settings = self._settings
         try:
-            return await store.register(
+            return await membership.register(
                 self._claim_link,
                 name=self.name,
                 host=platform.node() or socket.gethostname(),
                 pid=os.getpid(),
-                version=__version__,
+                version=version("duerow"),
                 queues=list(self.queues),
                 kinds=list(self.kinds),
                 slots=settings.concurrency,
@@ -342,7 +348,7 @@ class Worker:
         await asyncio.wait(services, timeout=2)
         if self.worker_id is not None:
             with contextlib.suppress(LinkDown):
-                await store.stop(self._claim_link, self.worker_id)
+                await membership.stop(self._claim_link, self.worker_id)
         self._heartbeat.stop()
         await self._sessions.close()
         self._executor.close()

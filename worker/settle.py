@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import asyncpg
 
 from worker.events import Events, ResultRefused, RowLost, RowSettled
-from worker.link import Link, LinkDown
+from worker.link import Link
 from worker.row import Row
-from worker.store import Jobs, Settlement
+from worker.source import Settlement, Source
+from worker.statements import statement
 from worker.transition import Transition
 
 BATCH_MOST = 1000
@@ -27,9 +29,9 @@ class Settler:
     on_written: called when some were written.
     """
 
-    def __init__(self, source: Jobs, link: Link, events: Events) -> None:
+    def __init__(self, sources: Mapping[str, Source], link: Link, events: Events) -> None:
         self.on_written: Callable[[], None] = lambda: None
-        self._source = source
+        self._sources = sources
         self._link = link
         self._events = events
         self._waiting: deque[Settlement] = deque()
@@ -65,9 +67,9 @@ class Settler:
         """Rows decided but not yet written."""
         return len(self._waiting)
 
-    def held(self) -> list[int]:
-        """Keys of rows that are ours until they are written."""
-        return [settlement.row.key for settlement in self._waiting]
+    def held(self) -> list[Row]:
+        """The rows that are ours until they are written."""
+        return [settlement.row for settlement in self._waiting]
 
     async def step(self) -> float:
         """Writes what has gathered. A failed write leaves it where it was."""
@@ -80,27 +82,26 @@ class Settler:
         return 3600.0
 
     def _next_batch(self) -> list[Settlement]:
-        """The oldest settlements: of one owner (a worker that was declared dead has a new id), and
-        no row twice (it was released and taken again)."""
-        owner = self._waiting[0].row.owner
-        batch: dict[int, Settlement] = {}
+        """The oldest settlements: of one source, of one owner (a worker that was declared dead
+        has a new id), and no row twice (it was released and taken again)."""
+        first = self._waiting[0].row
+        batch: dict[Any, Settlement] = {}
         for settlement in self._waiting:
             row = settlement.row
-            if row.owner != owner or row.key in batch or len(batch) == BATCH_MOST:
+            if row.source != first.source or row.owner != first.owner:
+                break
+            if row.key in batch or len(batch) == BATCH_MOST:
                 break
             batch[row.key] = settlement
         return list(batch.values())
 
     async def _write(self, batch: list[Settlement]) -> None:
-        owner = batch[0].row.owner
         try:
-            accepted = await self._source.settle(self._link, owner, batch)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            if isinstance(error, LinkDown):
-                raise
-            accepted = await self._write_singly(owner, batch)
+            accepted = await self._send(batch)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError):
+            accepted = await self._write_singly(batch)
         if len(accepted) < len(batch):
-            accepted |= await self._source.confirm(self._link, owner, batch)
+            accepted |= await self._confirm(batch)
         for _ in batch:
             self._waiting.popleft()
         for settlement in batch:
@@ -110,25 +111,46 @@ class Settler:
                 self.add_lost(settlement.row, settlement.seconds, settlement.transition.verb)
         self.on_written()
 
-    async def _write_singly(self, owner: int, batch: Sequence[Settlement]) -> set[int]:
+    async def _write_singly(self, batch: Sequence[Settlement]) -> set[Any]:
         """Postgres refused some value in the batch: one row must not hold up the others."""
-        accepted: set[int] = set()
+        accepted: set[Any] = set()
         for settlement in batch:
             try:
-                accepted |= await self._source.settle(self._link, owner, [settlement])
+                accepted |= await self._send([settlement])
             except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 self._events.emit(ResultRefused(settlement.row, str(error)))
                 settlement.transition = _bare(settlement.transition)
-                accepted |= await self._source.settle(self._link, owner, [settlement])
+                accepted |= await self._send([settlement])
         return accepted
+
+    async def _send(self, batch: Sequence[Settlement]) -> set[Any]:
+        """Carries out a batch of one source and owner; the keys whose claim was still ours."""
+        row = batch[0].row
+        accepted: set[Any] = set()
+        for sql, params in self._sources[row.source].settle(row.owner, batch):
+            accepted.update(record[0] for record in await self._link.fetch(sql, *params))
+        return accepted
+
+    async def _confirm(self, batch: Sequence[Settlement]) -> set[Any]:
+        row = batch[0].row
+        sql, params = self._sources[row.source].confirm(row.owner, batch)
+        return {record[0] for record in await self._link.fetch(sql, *params)}
 
     async def _write_lost(self) -> None:
         lost = list(self._lost)
-        by_owner: dict[int, list[tuple[Row, float, str]]] = {}
-        for entry in lost:
-            by_owner.setdefault(entry[0].owner, []).append(entry)
-        for owner, entries in by_owner.items():
-            await self._source.record_lost(self._link, owner, entries)
+        rows = [row for row, _, _ in lost]
+        await self._link.fetch(
+            statement("settle/lost"),
+            [row.source for row in rows],
+            [str(row.key) for row in rows],
+            [row.queue for row in rows],
+            [row.kind for row in rows],
+            [row.attempt for row in rows],
+            [row.token for row in rows],
+            [row.owner for row in rows],
+            [round(seconds * 1000) for _, seconds, _ in lost],
+            [refused for _, _, refused in lost],
+        )
         for _ in lost:
             self._lost.popleft()
 

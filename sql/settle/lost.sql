@@ -1,12 +1,19 @@
--- Records results that were refused because the claim was no longer ours.
+-- Records results that were refused because the claim was no longer ours, and counts them on the
+-- worker that brought them.
 --
--- takes  $1 text[] row keys, $2 text[] queues, $3 text[] kinds, $4 int[] attempts, $5 bigint[] tokens,
---        $6 bigint: the worker's id, $7 int[] run times in ms, $8 text[] what was refused, $9 text: the source.
-with counted as (
-    update worker.workers set lost = lost + cardinality($1::text[]) where id = $6
+-- takes  parallel arrays, one entry a refused result: $1 text[] sources, $2 text[] row keys,
+--        $3 text[] queues, $4 text[] kinds, $5 int[] attempts, $6 bigint[] tokens, $7 bigint[] owners,
+--        $8 int[] run times in ms, $9 text[] what was refused.
+with refused as (
+    select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::bigint[],
+                         $7::bigint[], $8::integer[], $9::text[])
+           as r(source, row_key, queue, kind, attempt, token, owner, run_ms, what)
+), counted as (
+    update worker.workers w set lost = w.lost + c.count
+      from (select owner, count(*) from refused group by owner) c
+     where w.id = c.owner
 )
 insert into worker.attempts (source, row_key, queue, kind, attempt, token, worker, outcome, started_at, message)
-select $9, row_key, queue, kind, attempt, token, $6, 'lost', now() - make_interval(secs => run_ms / 1000.0),
-       'refused: ' || refused
-  from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $7::integer[], $8::text[])
-       as l(row_key, queue, kind, attempt, token, run_ms, refused);
+select source, row_key, queue, kind, attempt, token, owner, 'lost', now() - make_interval(secs => run_ms / 1000.0),
+       'refused: ' || what
+  from refused;

@@ -1,5 +1,5 @@
--- Returns every row that a worker still holds and marks it as stopped: the last act of a process
--- whose grace has passed while its event loop is blocked.
+-- Returns every row that a worker still holds: the last act of a process whose grace has passed
+-- while its event loop is blocked.
 --
 -- takes  $1 bigint: the worker's id.
 -- gives  released: how many rows went back, each without the attempt it had begun.
@@ -11,7 +11,5 @@ with freed as (
 ), recorded as (
     insert into worker.attempts (started_at, row_key, queue, kind, tenant, attempt, token, worker, outcome, message)
     select claimed_at, id::text, queue, kind, tenant, attempt, token, $1, 'released', 'grace passed while the handler ran' from freed
-), stopped as (
-    update worker.workers set stopped_at = now(), heartbeat_at = now(), running = 0 where id = $1
 )
 select count(*) as released from freed;

@@ -1,0 +1,85 @@
+"""What a source of rows is: a table that can be claimed from, and how it is spoken to.
+
+The built-in table is one (`sources/jobs.py`); a table that a user already has is another. Claim,
+settle, sweep and release treat them alike.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from worker.link import Link
+from worker.row import Row
+from worker.transition import Transition
+
+BEGINNING = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), 0)
+
+Statement = tuple[str, list[Any]]  # SQL with $1, $2, ... and its parameters
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """The rows of one queue, kind and priority, which are taken in the order of (due_at, id).
+
+    floor: (due_at, id) of the last row taken from it.
+    next_due: when its next row falls due, as far as is known, on time.monotonic()'s clock.
+    """
+
+    queue: str
+    kind: str
+    priority: int
+    floor: tuple[dt.datetime, int] = BEGINNING
+    next_due: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Settlement:
+    """One claim's result on its way into the table. seconds: the handler's run time; wait: from
+    due to start."""
+
+    row: Row
+    transition: Transition
+    seconds: float
+    wait: float
+
+    @property
+    def run_ms(self) -> int | None:
+        return round(self.seconds * 1000) if self.transition.recorded else None
+
+
+class Source(Protocol):
+    """A table of rows that fall due. Every write matches (owner, token).
+
+    Methods that give statements leave it to the caller which connection carries them: a link, or
+    the handler's own session.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    async def claim(
+        self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
+    ) -> list[Row]:
+        """At most `limit` due rows, from the streams in their order; above the floors, or from
+        the beginning."""
+
+    async def streams(self, link: Link) -> list[Stream]:
+        """The streams that have live rows, highest priority first."""
+
+    def disown(self, worker: int, held: Collection[Any]) -> Statement:
+        """Gives back rows claimed under `worker` whose keys it does not know of."""
+
+    def settle(self, worker: int, batch: Sequence[Settlement]) -> list[Statement]:
+        """Writes transitions; each statement gives the keys of the rows whose claim was ours."""
+
+    def confirm(self, worker: int, batch: Sequence[Settlement]) -> Statement:
+        """Gives the keys of those that were settled under that very claim before."""
+
+    def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
+        """Returns or ends the rows of absent workers: (key, kind, queue, outcome, crashes)."""
+
+    def abandon(self, worker: int) -> Statement:
+        """Gives back every row that `worker` holds; gives their number."""

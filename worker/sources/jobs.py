@@ -1,0 +1,103 @@
+"""The built-in source of rows, worker.jobs: a method per file in sql/."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from worker.link import Link
+from worker.row import Row
+from worker.source import BEGINNING, Settlement, Statement, Stream
+from worker.statements import statement
+
+
+class Jobs:
+    """worker.jobs.
+
+    pairs: the (queue, kind) pairs that this process has handlers for; nothing else is claimed.
+    """
+
+    name = "jobs"
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._queues = [queue for queue, _ in pairs]
+        self._kinds = [kind for _, kind in pairs]
+
+    async def claim(
+        self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
+    ) -> list[Row]:
+        at = [stream.floor if floors else BEGINNING for stream in streams]
+        records = await link.fetch(
+            statement("claim/due"),
+            [stream.queue for stream in streams],
+            [stream.kind for stream in streams],
+            [stream.priority for stream in streams],
+            [floor[0] for floor in at],
+            [floor[1] for floor in at],
+            limit,
+            worker,
+        )
+        return [Row("jobs", worker, *record) for record in records]
+
+    async def streams(self, link: Link) -> list[Stream]:
+        records = await link.fetch(statement("claim/streams"), self._queues, self._kinds)
+        now = time.monotonic()
+        streams = [
+            Stream(queue, kind, priority, BEGINNING, None if next_in is None else now + next_in)
+            for queue, kind, priority, next_in in records
+        ]
+        return sorted(streams, key=lambda stream: stream.priority)
+
+    def disown(self, worker: int, held: Collection[Any]) -> Statement:
+        return statement("claim/disown"), [worker, list(held)]
+
+    def settle(self, worker: int, batch: Sequence[Settlement]) -> list[Statement]:
+        done = [s for s in batch if s.transition.verb == "done"]
+        other = [s for s in batch if s.transition.verb != "done"]
+        statements = []
+        if done:
+            statements.append((statement("settle/done"), _done(worker, done)))
+        if other:
+            statements.append((statement("settle/other"), _other(worker, other)))
+        return statements
+
+    def confirm(self, worker: int, batch: Sequence[Settlement]) -> Statement:
+        keys = [s.row.key for s in batch]
+        tokens = [s.row.token for s in batch]
+        return statement("settle/confirm"), [keys, tokens, worker]
+
+    def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
+        return statement("chores/sweep"), [absent, max_crashes]
+
+    def abandon(self, worker: int) -> Statement:
+        return statement("workers/abandon"), [worker]
+
+
+def _done(worker: int, batch: Sequence[Settlement]) -> list[Any]:
+    return [
+        [s.row.key for s in batch],
+        [s.row.token for s in batch],
+        worker,
+        [round(s.seconds * 1000) for s in batch],
+        [s.transition.result for s in batch],
+    ]
+
+
+def _other(worker: int, batch: Sequence[Settlement]) -> list[Any]:
+    transitions = [s.transition for s in batch]
+    faults = [t.fault for t in transitions]
+    return [
+        [s.row.key for s in batch],
+        [s.row.token for s in batch],
+        worker,
+        [t.verb for t in transitions],
+        [t.next_at for t in transitions],
+        [t.delay for t in transitions],
+        [t.refund for t in transitions],
+        [s.run_ms for s in batch],
+        [f and f.type for f in faults],
+        [f and f.message for f in faults],
+        [f and f.fingerprint for f in faults],
+        [f and f.traceback for f in faults],
+    ]
