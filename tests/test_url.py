@@ -291,6 +291,7 @@ class TestShown:
             '{"password": "hunter2"}',
             "password='hunter2",
             "password='two\nlines hunter2'",
+            "password='an escaped \\\nline hunter2'",
         ],
     )
     def test_redact_finds_passwords_by_their_surroundings(self, leak: str) -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -19,14 +19,16 @@ from urllib.parse import quote
 import asyncpg
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from tests.postgres import Cluster, wanted_major
+from worker.embedded.account import server_account
+from worker.embedded.binaries import Binaries, every_binaries
 from worker.errors import InvalidURL
 from worker.url import DatabaseURL, connect
 from worker.url.parameters import SSLMODES
 
-BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), Path("/usr/bin"))
 PASSWORD = "p@ss:w/rd?#%&=+ 'é\\\""
-OWNER = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
 
 HBA = """
 local   all       all                  trust
@@ -78,16 +80,13 @@ class Certificates:
 
 
 @dataclass(frozen=True)
-class Server:
-    port: int
-    sockets: Path
-
-
-@dataclass(frozen=True)
 class Servers:
-    named: Server
-    addressed: Server
-    plain: Server
+    """Ports of the three on 127.0.0.1, and the certificates they have or trust."""
+
+    named: int
+    addressed: int
+    plain: int
+    sockets: Path  # of `named`
     certificates: Certificates
 
 
@@ -97,65 +96,63 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def tls_binaries() -> Binaries:
+    """Programs that were built with OpenSSL, which those in the wheel were not."""
+    for one in every_binaries():
+        major = wanted_major()
+        if major in (None, one.major) and b"libssl" in Path(one.postgres).read_bytes():
+            return one
+    pytest.skip("no Postgres with TLS on this machine; try: apt install postgresql")
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    binaries = tls_binaries()
     certificates = Certificates(tmp_path_factory.mktemp("certificates"))
     certificates.make()
-    base = Path(tempfile.mkdtemp(prefix="duerow-url-"))
-    if OWNER:
-        shutil.chown(base, OWNER)
-    template = base / "template"
-    initdb = ("--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C")
-    run(BIN / "initdb", "-D", template, *initdb, user=OWNER)
-    started: list[Path] = []
-    try:
-        found = {}
-        for name in ("named", "addressed", "plain"):
-            data = base / name
-            run("cp", "-r", template, data, user=OWNER)
-            found[name] = start(data, certificates, None if name == "plain" else name)
-            started.append(data)
-        yield Servers(**found, certificates=certificates)
-    finally:
-        for data in started:
-            run(BIN / "pg_ctl", "-D", data, "-m", "immediate", "stop", user=OWNER)
-        shutil.rmtree(base)
+    # Not in pytest's own directory: the server's account cannot enter that when we are root.
+    with tempfile.TemporaryDirectory(prefix="duerow-url-") as name, ExitStack() as stack:
+        place = Path(name)
+        place.chmod(0o711)
+        started = {}
+        for server in ("named", "addressed", "plain"):
+            settings = server_files(place, certificates, server)
+            cluster = Cluster(binaries, settings, tcp=True, place=place)
+            stack.callback(cluster.close)
+            cluster.start()
+            prepare(cluster.url)
+            started[server] = cluster
+        ports = {server: int(cluster.settings["port"]) for server, cluster in started.items()}
+        sockets = Path(conninfo_to_dict(started["named"].url)["host"])
+        yield Servers(**ports, sockets=sockets, certificates=certificates)
 
 
-def start(data: Path, certificates: Certificates, certificate: str | None) -> Server:
-    port = free_port()
-    settings = {
-        "port": port,
-        "listen_addresses": "'127.0.0.1'",
-        "unix_socket_directories": f"'{data}'",
-        "fsync": "off",
-        "shared_buffers": "'2MB'",
-        "max_connections": 20,
-        "autovacuum": "off",
-    }
-    (data / "pg_hba.conf").write_text(HBA)
-    if certificate:
-        for source, target in ((certificate, "server"), ("ca", "root")):
-            for suffix in ("crt", "key"):
-                file = data / f"{target}.{suffix}"
-                shutil.copy(certificates.directory / f"{source}.{suffix}", file)
-                file.chmod(0o600)
-                if OWNER:
-                    shutil.chown(file, OWNER)
-        settings |= {"ssl": "on", "ssl_ca_file": "'root.crt'"}
-    else:
-        # Lines for TLS alone are no error without it, they just never match.
-        settings |= {"ssl": "off"}
-    with (data / "postgresql.conf").open("a") as file:
-        file.writelines(f"{name} = {value}\n" for name, value in settings.items())
-    run(BIN / "pg_ctl", "-D", data, "-l", data / "log", "-w", "start", user=OWNER)
-    local = f"host={data} port={port} user=postgres dbname=postgres"
-    with psycopg.connect(local, autocommit=True) as connection:
+def server_files(place: Path, certificates: Certificates, server: str) -> dict[str, str]:
+    """Settings, with the server's own copy of what they name."""
+    hba = place / f"{server}.hba"
+    hba.write_text(HBA)
+    files = {"hba_file": hba}
+    if server != "plain":
+        for setting, source in (
+            ("ssl_cert_file", f"{server}.crt"),
+            ("ssl_key_file", f"{server}.key"),
+            ("ssl_ca_file", "ca.crt"),
+        ):
+            files[setting] = place / f"{server}.{setting}"
+            shutil.copy(certificates.directory / source, files[setting])
+    for file in files.values():
+        file.chmod(0o600)
+        server_account().owns(file)
+    settings = {setting: str(file) for setting, file in files.items()}
+    return settings | {"shared_buffers": "2MB", "ssl": "off" if server == "plain" else "on"}
+
+
+def prepare(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
         for database in DATABASES:
             connection.execute(f"create database {database}")
         connection.execute("create role alice login")
         connection.execute(psycopg.sql.SQL("create role bob login password {}").format(PASSWORD))
-    return Server(port, data)
 
 
 @pytest.fixture(autouse=True)
@@ -203,11 +200,11 @@ def our_psycopg_verdict(url: DatabaseURL) -> str:
 
 
 def url_for(
-    server: Server, mode: str, root: str | None, *, host: str = "localhost", database="postgres"
+    server: int, mode: str, root: str | None, *, host: str = "localhost", database="duerow"
 ) -> DatabaseURL:
     root_said = f"&sslrootcert={quote(root)}" if root else ""
     return DatabaseURL.parse(
-        f"postgres://postgres@{host}:{server.port}/{database}?sslmode={mode}{root_said}"
+        f"postgres://duerow@{host}:{server}/{database}?sslmode={mode}{root_said}"
     )
 
 
@@ -313,7 +310,7 @@ async def test_a_root_certificate_from_the_environment_counts(
 ) -> None:
     monkeypatch.setenv("PGSSLMODE", "require")
     monkeypatch.setenv("PGSSLROOTCERT", servers.certificates.stranger_crt)
-    url = DatabaseURL.parse(f"postgres://postgres@localhost:{servers.named.port}/postgres")
+    url = DatabaseURL.parse(f"postgres://duerow@localhost:{servers.named}/duerow")
 
     assert await asyncpg_verdict(url) == our_psycopg_verdict(url) == "refused"
 
@@ -332,7 +329,7 @@ async def test_a_named_root_certificate_that_is_missing_is_an_error(servers: Ser
 async def test_a_client_certificate_logs_in(servers: Servers, mode: str) -> None:
     certificates = servers.certificates
     text = (
-        f"postgres://alice@localhost:{servers.named.port}/cert_only?sslmode={mode}"
+        f"postgres://alice@localhost:{servers.named}/cert_only?sslmode={mode}"
         f"&sslcert={quote(certificates.client_crt)}&sslkey={quote(certificates.client_key)}"
         f"&sslrootcert={quote(certificates.ca_crt)}"
     )
@@ -348,7 +345,7 @@ def test_a_key_that_others_can_read_is_refused(servers: Servers, tmp_path: Path)
     shutil.copy(servers.certificates.client_key, key)
     key.chmod(0o644)
     url = DatabaseURL.parse(
-        f"postgres://alice@localhost:{servers.named.port}/cert_only?sslmode=require"
+        f"postgres://alice@localhost:{servers.named}/cert_only?sslmode=require"
         f"&sslcert={servers.certificates.client_crt}&sslkey={key}"
     )
     with pytest.raises(InvalidURL, match="chmod 600"):
@@ -357,7 +354,7 @@ def test_a_key_that_others_can_read_is_refused(servers: Servers, tmp_path: Path)
 
 
 async def test_a_password_of_awkward_characters_logs_in(servers: Servers) -> None:
-    text = f"postgres://bob:{quote(PASSWORD, safe='')}@127.0.0.1:{servers.plain.port}/secret"
+    text = f"postgres://bob:{quote(PASSWORD, safe='')}@127.0.0.1:{servers.plain}/secret"
     url = DatabaseURL.parse(text)
     assert await asyncpg_verdict(url) == our_psycopg_verdict(url) == "plain"
 
@@ -369,7 +366,7 @@ async def test_a_password_of_awkward_characters_logs_in(servers: Servers) -> Non
 async def test_a_password_file_logs_in(
     servers: Servers, empty_home: Path, monkeypatch: pytest.MonkeyPatch, variable: bool
 ) -> None:
-    port = servers.plain.port
+    port = servers.plain
     url = DatabaseURL.parse(f"postgres://bob@127.0.0.1:{port}/secret", os.environ)
     assert await asyncpg_verdict(url) == our_psycopg_verdict(url) == "refused"
 
@@ -390,7 +387,7 @@ async def test_each_host_gets_its_own_password_from_the_file(
     servers: Servers, empty_home: Path
 ) -> None:
     """The first server is down and has another password."""
-    down, port = free_port(), servers.plain.port
+    down, port = free_port(), servers.plain
     escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
     file = empty_home / ".pgpass"
     file.write_text(f"127.0.0.1:{down}:*:*:no\n127.0.0.1:{port}:*:*:{escaped}\n")
@@ -405,8 +402,8 @@ async def test_each_host_gets_its_own_password_from_the_file(
 
 async def test_a_service_file_is_read_for_both(servers: Servers, empty_home: Path) -> None:
     (empty_home / ".pg_service.conf").write_text(
-        f"[other]\nhost=nowhere\n[mine]\n# here\nhost=127.0.0.1\nport={servers.plain.port}\n"
-        "user=postgres\ndbname=postgres\n[last]\nhost=nowhere\n"
+        f"[other]\nhost=nowhere\n[mine]\n# here\nhost=127.0.0.1\nport={servers.plain}\n"
+        "user=duerow\ndbname=duerow\n[last]\nhost=nowhere\n"
     )
     url = DatabaseURL.parse("postgres://?service=mine")
     assert await asyncpg_verdict(url) == our_psycopg_verdict(url) == "plain"
@@ -414,12 +411,12 @@ async def test_a_service_file_is_read_for_both(servers: Servers, empty_home: Pat
 
 @pytest.mark.parametrize("form", ["?host={path}&port={port}", "{quoted}:{port}"])
 async def test_a_unix_socket(servers: Servers, form: str) -> None:
-    path = str(servers.named.sockets)
-    place = form.format(path=path, quoted=quote(path, safe=""), port=servers.named.port)
+    path = str(servers.sockets)
+    place = form.format(path=path, quoted=quote(path, safe=""), port=servers.named)
     text = (
-        f"postgres:///postgres{place}&user=postgres"
+        f"postgres:///duerow{place}&user=duerow"
         if place[0] == "?"
-        else f"postgres://postgres@{place}/postgres"
+        else f"postgres://duerow@{place}/duerow"
     )
     for mode in SSLMODES:  # which a socket ignores
         url = DatabaseURL.parse(text + ("&" if "?" in text else "?") + f"sslmode={mode}")
@@ -427,7 +424,7 @@ async def test_a_unix_socket(servers: Servers, form: str) -> None:
 
 
 async def test_the_next_host_is_tried_when_the_first_is_down(servers: Servers) -> None:
-    text = f"postgres://postgres@127.0.0.1:{free_port()},localhost:{servers.named.port}/postgres"
+    text = f"postgres://duerow@127.0.0.1:{free_port()},localhost:{servers.named}/duerow"
     url = DatabaseURL.parse(f"{text}?sslmode=verify-full&sslrootcert={servers.certificates.ca_crt}")
     assert await asyncpg_verdict(url) == our_psycopg_verdict(url) == "tls"
 
@@ -436,8 +433,8 @@ async def test_the_next_host_is_tried_when_the_first_is_silent(servers: Servers)
     """A listener that never answers: asyncpg alone would spend its whole timeout on it."""
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = DatabaseURL.parse(
-            f"postgres://postgres@127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{servers.plain.port}"
-            "/postgres?connect_timeout=2"
+            f"postgres://duerow@127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{servers.plain}"
+            "/duerow?connect_timeout=2"
         )
         connection = await connect(url)
         assert connection.get_server_pid()
@@ -465,8 +462,7 @@ async def test_every_failure_is_told_when_no_host_answers() -> None:
 )
 async def test_target_session_attributes(servers: Servers, attributes: str, expected: str) -> None:
     url = DatabaseURL.parse(
-        f"postgres://postgres@127.0.0.1:{servers.plain.port}/postgres"
-        f"?target_session_attrs={attributes}"
+        f"postgres://duerow@127.0.0.1:{servers.plain}/duerow?target_session_attrs={attributes}"
     )
     try:
         connection = await connect(url)
@@ -480,7 +476,7 @@ async def test_target_session_attributes(servers: Servers, attributes: str, expe
 
 async def test_session_parameters_reach_the_server_from_both(servers: Servers) -> None:
     url = DatabaseURL.parse(
-        f"postgres://postgres@127.0.0.1:{servers.plain.port}/postgres"
+        f"postgres://duerow@127.0.0.1:{servers.plain}/duerow"
         "?application_name=it%27s%20me&options=-c%20work_mem%3D3MB%20-c%20my.words%3Da%5C%20b"
     )
     wanted = ["it's me", "3MB", "a b"]
@@ -494,7 +490,7 @@ async def test_session_parameters_reach_the_server_from_both(servers: Servers) -
 
 
 async def test_keepalives_are_set_as_libpq_sets_them(servers: Servers) -> None:
-    text = f"postgres://postgres@127.0.0.1:{servers.plain.port}/postgres?keepalives_idle=17"
+    text = f"postgres://duerow@127.0.0.1:{servers.plain}/duerow?keepalives_idle=17"
     for keepalives, expected in (("", (1, 17)), ("&keepalives=0", (0, 7200))):
         url = DatabaseURL.parse(text + keepalives)
         connection = await connect(url)
@@ -526,7 +522,7 @@ async def test_sqlalchemy_reaches_the_same_server(servers: Servers) -> None:
     sqlalchemy = pytest.importorskip("sqlalchemy")
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    port = servers.named.port
+    port = servers.named
     text = (
         f"postgres://bob:{quote(PASSWORD, safe='')}@127.0.0.1:{free_port()},localhost:{port}/secret"
     )
