@@ -6,4 +6,7 @@
 -- missing rows: the claim was lost; nothing was written for it.
 select o.id
   from unnest($1::bigint[], $2::bigint[]) as o(id, token)
- where exists (select from worker.jobs_finished f where f.id = o.id and f.token = o.token and f.worker = $3);
+ cross join lateral (
+    select from worker.jobs_finished f
+     where f.id = o.id and f.token = o.token and f.worker = $3
+     limit 1) ours;

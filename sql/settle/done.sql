@@ -4,12 +4,19 @@
 --        $5 text[] results as JSON, or null.
 -- gives  the ids whose claim was still ours.
 -- missing rows: the claim was lost, or settled by an earlier try whose answer never came: ask confirm.sql.
-with outcome as (
-    select * from unnest($1::bigint[], $2::bigint[], $4::integer[], $5::text[]) as o(id, token, run_ms, result)
-), gone as (
+--
+-- The lateral subquery with LIMIT forces one index probe per id. As a plain join the planner, told
+-- by the statistics that hardly any row has an owner, read all claimed rows once per result: 1.2 s
+-- for 1,000 results, against 8 ms. A row that changes between the probe and the delete has another
+-- ctid then, and is not deleted.
+with gone as (
     delete from worker.jobs j
-     using outcome o
-     where j.id = o.id and j.token = o.token and j.owner = $3
+     using unnest($1::bigint[], $2::bigint[], $4::integer[], $5::text[]) as o(id, token, run_ms, result)
+     cross join lateral (
+        select w.ctid from worker.jobs w
+         where w.id = o.id and w.token = o.token and w.owner = $3
+         limit 1) ours
+     where j.ctid = ours.ctid and j.token = o.token and j.owner = $3
     returning j.*, o.run_ms, o.result
 )
 insert into worker.jobs_finished

@@ -12,6 +12,10 @@ with outcome as (
     select * from unnest($1::bigint[], $2::bigint[], $4::text[], $5::timestamptz[], $6::float8[], $7::integer[],
                          $8::integer[], $9::text[], $10::text[], $11::text[], $12::text[])
            as o(id, token, outcome, next_at, delay, refund, run_ms, error_type, message, fingerprint, traceback)
+     cross join lateral (  -- one probe per id whatever the statistics say: see done.sql
+        select w.ctid as place from worker.jobs w
+         where w.id = o.id and w.token = o.token and w.owner = $3
+         limit 1) ours
 ), kept as (
     update worker.jobs j
        set owner = null, claimed_at = null,
@@ -19,13 +23,13 @@ with outcome as (
            attempt = j.attempt - o.refund,
            last_error = coalesce(o.message, j.last_error)
       from outcome o
-     where j.id = o.id and j.token = o.token and j.owner = $3 and o.outcome in ('retry', 'snooze', 'released')
+     where j.ctid = o.place and j.token = o.token and j.owner = $3 and o.outcome in ('retry', 'snooze', 'released')
     returning j.id, j.queue, j.kind, j.tenant, j.attempt + o.refund as attempt, j.token, j.due_at as next_at, o.outcome,
               o.run_ms, o.error_type, o.message, o.fingerprint, o.traceback
 ), gone as (
     delete from worker.jobs j
      using outcome o
-     where j.id = o.id and j.token = o.token and j.owner = $3 and o.outcome in ('dead', 'cancelled')
+     where j.ctid = o.place and j.token = o.token and j.owner = $3 and o.outcome in ('dead', 'cancelled')
     returning j.*, o.refund, o.outcome, o.run_ms, o.error_type, o.message, o.fingerprint, o.traceback
 ), finished as (
     insert into worker.jobs_finished
