@@ -58,6 +58,7 @@ class Heartbeat:
         self._wake = threading.Event()
         self._stopping = False
         self._exit_at: float | None = None
+        self._exit_code = GRACE_PASSED
         self._told_gone: int | None = None
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
@@ -68,8 +69,9 @@ class Heartbeat:
     def beat_now(self) -> None:
         self._wake.set()
 
-    def exit_after(self, seconds: float) -> None:
+    def exit_after(self, seconds: float, code: int = GRACE_PASSED) -> None:
         """Unless stopped before, gives every row back after `seconds` and ends the process."""
+        self._exit_code = code
         self._exit_at = time.monotonic() + seconds
         self._wake.set()
 
@@ -125,7 +127,7 @@ class Heartbeat:
                 self._send(*source.abandon(self.worker))
             self._send(statement("workers/stop"), [self.worker])
         finally:
-            os._exit(GRACE_PASSED)
+            os._exit(self._exit_code)
 
     def _send(self, sql: str, params: list[Any]) -> list[Any]:
         if self._connection is None:

@@ -30,7 +30,7 @@ from worker.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from worker.execute import Executor
+from worker.execute import Executor, Run
 from worker.heartbeat import GRACE_PASSED, Heartbeat
 from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
 from worker.listen import Listener
@@ -66,7 +66,7 @@ class Report:
 
 
 class Worker:
-    """One worker. `run()` it once; `stop()` it from the same loop.
+    """One worker. `run()` it once; `stop()` it from anywhere.
 
     queues: which queues to serve; () for every queue that the app's handlers name.
     """
@@ -94,21 +94,44 @@ class Worker:
         self.name = settings.worker_name or _name()
         self.events = Events(app.observers)
         self.worker_id: int | None = None
+        self.server: Server | None = None  # known once the run has begun
+        self._assembled = False
+        self._event_loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._fenced = asyncio.Event()
         self._stop_by: float | None = None
 
     def stop(self) -> None:
-        """Begins to drain; the grace runs from the first call."""
-        if not self._stopping.is_set():
-            self._stop_by = time.monotonic() + self._settings.grace
-            self._heartbeat.draining = True
-            self._heartbeat.exit_after(self._settings.grace - _last_margin(self._settings.grace))
-            self._stopping.set()
+        """Begins to drain; the grace runs from the first call, further calls do nothing.
+
+        Safe from any thread and in a signal handler, before the run and while a handler blocks
+        the event loop: then the heartbeat's thread ends the process when the grace has passed.
+        """
+        if self._stop_by is not None:
+            return
+        self._stop_by = time.monotonic() + self._settings.grace
+        self._stop_heartbeat_in_time()
+        if self._event_loop is not None:
+            _tell(self._event_loop, self._stopping.set)
+
+    def abandon(self, code: int) -> None:
+        """Gives every row back and ends the process with `code`, from the heartbeat's thread:
+        for somebody who will not wait for the grace. Safe in a signal handler."""
+        if not self._assembled or self.worker_id is None:
+            os._exit(code)
+        self._heartbeat.exit_after(0, code)
+
+    @property
+    def running(self) -> list[Run]:
+        """The runs under way, for people to look at."""
+        return list(self._executor.running.values()) if self._assembled else []
 
     async def run(self, *, drain: Budget | None = None) -> Report:
         """Works until stopped, or with a budget until nothing is due."""
-        server = await probe(self._url, self._settings.connect_timeout)
+        self._event_loop = asyncio.get_running_loop()
+        if self._stop_by is not None:
+            self._stopping.set()
+        self.server = server = await probe(self._url, self._settings.connect_timeout)
         self._assemble(server)
         await self._start(server)
         services = [asyncio.create_task(s.run(), name=s.name) for s in self._services()]
@@ -201,6 +224,8 @@ class Worker:
             cancels=lambda claims: _tell(loop, self._executor.cancel, claims),
             trouble=lambda why: outage.report("heartbeat", why, 1.0),
         )
+        self._assembled = True
+        self._stop_heartbeat_in_time()
 
     def _services(self) -> list[Service]:
         events = self.events
@@ -332,6 +357,13 @@ class Worker:
             async with asyncio.timeout(max(0.2, stop_by - _last_margin(grace) - time.monotonic())):
                 await self._settler.idle.wait()
         return code
+
+    def _stop_heartbeat_in_time(self) -> None:
+        """Once there is a heartbeat and it was said when to stop, whichever comes last."""
+        if self._assembled and self._stop_by is not None:
+            self._heartbeat.draining = True
+            left = self._stop_by - time.monotonic() - _last_margin(self._settings.grace)
+            self._heartbeat.exit_after(left)
 
     async def _wait_for_runs(self, until: float) -> None:
         while self._executor.running and time.monotonic() < until:
