@@ -69,7 +69,7 @@ class TestPrecedence:
             "database_url": None,
             "direct_url": None,
             "app": None,
-            "queues": ("default",),
+            "queues": (),
             "concurrency": 10,
             "lease": 30,
             "grace": 25,

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         None, pattern=r"^[\w.]+:[\w.]+$", description="Module and name of the App: `jobs:app`."
     )
     queues: Annotated[tuple[Queue, ...], NoDecode, BeforeValidator(_queues)] = Field(
-        ("default",),
+        (),
         description="Queues to claim from, separated by commas; `*` is every queue that the "
         "app's handlers name.",
     )
