@@ -11,12 +11,16 @@ async def charge(donation_id: int, context: Context) -> None: ...
 
 from __future__ import annotations
 
-from worker.app import App, Task
-from worker.context import Context
-from worker.errors import DuerowError, PayloadInvalid
-from worker.job import Job
-from worker.outcome import Cancel, Dead, Retry, Snooze
-from worker.retry import PermanentError, RetryPolicy, wait_spread
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worker.app import App, Task
+    from worker.context import Context
+    from worker.errors import DuerowError, PayloadInvalid
+    from worker.job import Job
+    from worker.outcome import Cancel, Dead, Retry, Snooze
+    from worker.retry import PermanentError, RetryPolicy, wait_spread
 
 __version__ = "0.1.0"
 
@@ -36,3 +40,27 @@ __all__ = [
     "__version__",
     "wait_spread",
 ]
+
+_HOMES = {
+    "app": ("App", "Task"),
+    "context": ("Context",),
+    "errors": ("DuerowError", "PayloadInvalid"),
+    "job": ("Job",),
+    "outcome": ("Cancel", "Dead", "Retry", "Snooze"),
+    "retry": ("PermanentError", "RetryPolicy", "wait_spread"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first asked for: `worker --help` and the embedded server's
+    processes need none of what an App needs, which takes a third of a second to import."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'worker' has no attribute {name!r}")
+    module = import_module(f"worker.{_HOME_OF[name]}")
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
