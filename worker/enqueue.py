@@ -1,0 +1,175 @@
+"""Puts jobs on the queue, over the connection and in the transaction that the caller has.
+
+    enqueue(connection, Job("charge", {"donation_id": 7}))        # psycopg, SQLAlchemy, Django
+    await enqueue(connection, Job("charge", {"donation_id": 7}))  # asyncpg, and their async kin
+
+Nothing is committed: the jobs are there when the caller's transaction is. Whatever can be checked
+is checked before anything is sent, so that a bad job does not end that transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+from worker.batch import KEYED, PLAIN, Batch, Encode
+from worker.carrier import Talk, converse
+from worker.job import Job
+from worker.jsonb import PAYLOAD_LIMIT
+from worker.statements import statement
+
+if TYPE_CHECKING:
+    from worker.carrier import AsyncCarrier, SyncConnection
+
+# How often a job is offered again whose key was held by one that nobody could see.
+OFFERS = 5
+
+
+class Enqueued(NamedTuple):
+    """What became of a job.
+
+    id: of the job; where its unique key was taken, of the one that holds it, or None if that one
+        came and went too fast to be seen. created: whether this call made it.
+    """
+
+    id: int | None
+    created: bool
+
+
+@overload
+def enqueue(
+    connection: SyncConnection,
+    job: Job,
+    *,
+    encode: Encode | None = None,
+    limit: int = PAYLOAD_LIMIT,
+) -> Enqueued: ...
+@overload
+def enqueue(
+    connection: AsyncCarrier,
+    job: Job,
+    *,
+    encode: Encode | None = None,
+    limit: int = PAYLOAD_LIMIT,
+) -> Awaitable[Enqueued]: ...
+def enqueue(
+    connection: Any, job: Job, *, encode: Encode | None = None, limit: int = PAYLOAD_LIMIT
+) -> Any:
+    """Enqueues one job. On an async connection the answer has to be awaited.
+
+    encode: writes a job's args as JSON text (default: as pydantic does). limit: bytes of it.
+    Raises PayloadInvalid for args, UsageError for anything else that cannot be enqueued, both
+    before anything is sent; and what the driver raises.
+    """
+    batch = Batch([job], encode, limit)
+    return converse(connection, _one(batch), together=batch.keyed)
+
+
+@overload
+def enqueue_many(
+    connection: SyncConnection,
+    jobs: Iterable[Job],
+    *,
+    encode: Encode | None = None,
+    limit: int = PAYLOAD_LIMIT,
+) -> list[Enqueued]: ...
+@overload
+def enqueue_many(
+    connection: AsyncCarrier,
+    jobs: Iterable[Job],
+    *,
+    encode: Encode | None = None,
+    limit: int = PAYLOAD_LIMIT,
+) -> Awaitable[list[Enqueued]]: ...
+def enqueue_many(
+    connection: Any,
+    jobs: Iterable[Job],
+    *,
+    encode: Encode | None = None,
+    limit: int = PAYLOAD_LIMIT,
+) -> Any:
+    """Enqueues jobs: all of them or, where anything raises, none that the caller could commit.
+
+    Gives what became of each, in the order given. Jobs without a unique key get ids that ascend.
+    All jobs are held in memory; hundreds of thousands are better passed in several calls.
+    Arguments and errors as for `enqueue`.
+    """
+    batch = Batch(list(jobs), encode, limit)
+    return converse(connection, _all(batch), together=True)
+
+
+def _one(batch: Batch) -> Talk[Enqueued]:
+    if batch.keyed:
+        [enqueued] = yield from _with_keys(batch)
+        return enqueued
+    args, *columns = batch.params(range(1), PLAIN)
+    rows = yield statement("enqueue/one"), [args, *(c[0] if c else None for c in columns)]
+    return Enqueued(rows[0][0], True)
+
+
+def _all(batch: Batch) -> Talk[list[Enqueued]]:
+    return (yield from (_with_keys(batch) if batch.keyed else _without_keys(batch)))
+
+
+def _without_keys(batch: Batch) -> Talk[list[Enqueued]]:
+    ids: list[int] = []
+    for chunk in batch.chunks(range(len(batch))):
+        rows = yield statement("enqueue/plain"), batch.params(chunk, PLAIN)
+        ids += rows[0][0]
+    return list(map(Enqueued, ids, repeat(True)))
+
+
+def _with_keys(batch: Batch) -> Talk[list[Enqueued]]:
+    results = [Enqueued(None, False)] * len(batch)
+    keys = list(batch.keys())
+    rounds, twins = _rounds(keys)
+    for indexes in rounds:
+        chunks = batch.chunks(indexes)
+        if len(chunks) > 1:  # one order for all callers, lest two wait for each other
+            chunks = batch.chunks(sorted(indexes, key=lambda i: (keys[i][0], keys[i][1] or "")))
+        for chunk in chunks:
+            yield from _offer(batch, chunk, keys, results)
+    for twin, first in twins:
+        results[twin] = Enqueued(results[first].id, False)
+    return results
+
+
+def _offer(
+    batch: Batch,
+    chunk: Sequence[int],
+    keys: list[tuple[str, str | None, bool]],
+    results: list[Enqueued],
+) -> Talk[None]:
+    for _ in range(OFFERS):
+        rows = yield statement("enqueue/unique"), batch.params(chunk, KEYED)
+        ids, created, booked, _queues = rows[0]
+        for i, enqueued in zip(chunk, map(Enqueued, ids, created), strict=True):
+            results[i] = enqueued
+        vain = [(id_, *keys[i][:2]) for i, id_ in zip(chunk, booked, strict=True) if id_]
+        if vain:
+            yield statement("enqueue/forget"), [list(column) for column in zip(*vain, strict=True)]
+        chunk = [i for i in chunk if results[i].id is None]
+        if not chunk:
+            return
+
+
+def _rounds(
+    keys: list[tuple[str, str | None, bool]],
+) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    """Which jobs go into one statement: each (kind, unique key) at most once.
+
+    Also (twin, first) for each job that could only find its key held by an earlier one. A key
+    that is asked for both ways, while live and for a period, goes in two rounds.
+    """
+    firsts: dict[tuple[str, str, bool], int] = {}
+    rounds: list[list[int]] = [[], []]
+    twins: list[tuple[int, int]] = []
+    for i, (kind, key, period) in enumerate(keys):
+        if key is None:
+            rounds[0].append(i)
+        elif (first := firsts.setdefault((kind, key, period), i)) != i:
+            twins.append((i, first))
+        else:
+            rounds[(kind, key, not period) in firsts].append(i)
+    return [indexes for indexes in rounds if indexes], twins
