@@ -161,6 +161,21 @@ create table worker.queues (
     reason     text
 );
 
+-- Tables of the user's own that were adopted. `tables add` writes it; the worker itself reads the
+-- catalog at start. `table_oid` finds a table that was renamed since.
+create table worker.sources (
+    name       text primary key,
+    table_oid  oid not null,
+    table_name text not null,
+    key        text[] not null,
+    due        text not null,
+    condition  text,
+    tenant     text,
+    index_name text not null,
+    added_at   timestamptz not null default now(),
+    added_by   text not null default current_user
+);
+
 create table worker.chores (
     name        text primary key,
     last_run_at timestamptz,
