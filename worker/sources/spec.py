@@ -1,0 +1,50 @@
+"""What is said about a table that a user already has, before anybody looked at it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+NAME_BYTES = 63  # NAMEDATALEN - 1: what is longer, Postgres cuts without a word
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """An adopted table, as its user describes it.
+
+    name: of the source, and of its rows' queue and kind.
+    table: as the user wrote it: `donations`, `shop.orders`, `"Mixed Case"`, `shop."Orders"`.
+    key: the columns that together name one row, exact names (no quotes).
+    due: the column that says when a row is due, exact name.
+    where: SQL condition on the table's own columns; rows that fail it are never due.
+    tenant: the column whose value fairness and limits go by.
+    order: the column by which due rows are taken, lowest first; by default the due time.
+    """
+
+    name: str
+    table: str
+    key: tuple[str, ...] = ("id",)
+    due: str = "due_at"
+    where: str | None = None
+    tenant: str | None = None
+    order: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that the spec names, each once."""
+        named = (*self.key, self.due, self.tenant, self.order)
+        return tuple(dict.fromkeys(column for column in named if column))
+
+
+def index_name(table: str) -> str:
+    """The claim's index of a table, from its bare catalog name: `duerow_due_<table>`.
+
+    A name that would not fit is cut, and the hash of the whole of it appended, so that the tables
+    of a long common prefix get different indexes.
+    """
+    whole = f"duerow_due_{table}"
+    if len(whole.encode()) <= NAME_BYTES:
+        return whole
+    mark = "_" + hashlib.sha256(table.encode()).hexdigest()[:8]
+    cut = whole.encode()[: NAME_BYTES - len(mark)].decode(errors="ignore")
+    return cut + mark
