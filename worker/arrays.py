@@ -13,11 +13,13 @@ from typing import Any
 def array(values: list[Any]) -> str | list[Any]:
     """`values` as an array literal, e.g. {1,null,3}; or as they are, where a driver must do it.
 
-    Takes None, and one of str, int, float, bool, datetime. The statement casts it: $1::bigint[].
+    Takes None, and one of str, numbers, bool, datetime. The statement casts it: $1::bigint[].
     """
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return "{" + ",".join(["null"] * len(values)) + "}"
+    if kinds == {int, float}:
+        kinds = {float}
     spell = _SPELLINGS.get(kinds.pop())
     if spell is None or kinds:
         return values

@@ -94,7 +94,7 @@ def _route(cls: type) -> Route:
             return route
     name = f"{cls.__module__}.{cls.__qualname__}"
     raise UsageError(
-        f"a {name} is not a connection that a job can be sent over",
+        f"a {name} is not a connection that statements can be sent over",
         why=f"accepted are: {ACCEPTED}",
         hint=_HINTS.get(cls.__module__.partition(".")[0], _SQL_HINT),
     )
@@ -137,7 +137,7 @@ def _over_sqlalchemy(connection: Any, talk: Talk[T], together: bool) -> T:
         return _talk(partial(_driver_sql, connection), talk, bracket)
     if not driver.startswith("psycopg") or driver == "psycopg2":
         raise UsageError(
-            f"SQLAlchemy's driver {driver!r} cannot carry a job",
+            f"statements cannot be sent over SQLAlchemy's driver {driver!r}",
             why="accepted are asyncpg and psycopg (3)",
             hint='create_engine("postgresql+psycopg://..."), or `select worker.enqueue(...)`',
         )
