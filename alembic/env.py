@@ -29,7 +29,8 @@ context.configure(
 
 with context.begin_transaction():
     if context.is_offline_mode():
-        for statement in (frame.wait_at_most(5), frame.LOCK):
+        start = context.get_starting_revision_argument() or "base"
+        for statement in (frame.wait_at_most(5), frame.LOCK, frame.require_revision(start)):
             context.execute(statement)
     to_base = context.get_revision_argument() is None
     if not to_base:

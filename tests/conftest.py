@@ -16,7 +16,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.postgres import Cluster, NoPostgres, migrate, session_server, with_database
+from tests.postgres import Cluster, NoPostgres, session_server, with_database
+from worker.migrate import upgrade
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def template_db(admin: psycopg.Connection, database_server: str) -> Iterator[str
     name = _fresh_name("template")
     admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     try:
-        migrate(with_database(database_server, name))
+        upgrade(with_database(database_server, name))
         yield name
     finally:
         _drop(admin, name)

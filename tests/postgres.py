@@ -33,8 +33,6 @@ from worker.embedded.binaries import every_binaries
 from worker.embedded.locks import FileLock
 from worker.embedded.postmaster import is_kept, pid_of
 
-SCHEMA = Path(__file__).parent.parent / "sql" / "schema.sql"
-
 # Tests lose nothing with the machine, so the server need not wait for its disk. What was
 # committed still survives a kill of the server, for which synchronous_commit must stay on.
 SETTINGS = {
@@ -60,13 +58,6 @@ SIGNALS: dict[Mode, signal.Signals] = {
 
 class NoPostgres(Exception):
     """There is no Postgres of the wanted version to test on."""
-
-
-def migrate(url: str) -> None:
-    """Bring an empty database to the current schema."""
-    if SCHEMA.exists():
-        with psycopg.connect(url) as connection:
-            connection.execute(SCHEMA.read_bytes())
 
 
 def with_database(url: str, name: str) -> str:

@@ -32,3 +32,20 @@ select set_config(name, '0', true) from pg_settings
 def wait_at_most(seconds: float) -> str:
     """Bounds every wait for a lock in this transaction; 0 would mean for ever, so at least 1 ms."""
     return f"set local lock_timeout = '{max(1, round(seconds * 1000))}ms'"
+
+
+def require_revision(expected: object) -> str:
+    """Refuses to go on unless the database is at this revision: a script cannot look by itself."""
+    return f"""\
+do $$
+declare
+    found text := 'base';
+begin
+    if to_regclass('{SCHEMA}.{VERSION_TABLE}') is not null then
+        select version_num into found from {SCHEMA}.{VERSION_TABLE};
+    end if;
+    if found is distinct from '{expected}' then
+        raise exception using hint = 'worker db status',
+            message = 'this script starts at {expected}, but the database is at ' || found;
+    end if;
+end $$"""  # noqa: S608 - constants and ids of revisions

@@ -20,15 +20,15 @@ _HEADER = """\
 """
 
 
-def offline_sql(direction: Direction = "upgrade", range: str = "base:head") -> str:
+def offline_sql(direction: Direction = "upgrade", range: str = "head") -> str:
     """A script, one transaction with its own lock, that does what `upgrade` or `downgrade` does.
 
-    range: FROM:TO, where FROM is the revision that the database is at ("base" for none), or TO
-        alone to upgrade an empty database.
+    range: FROM:TO, or TO alone. FROM is the revision that the database is at, "base" for none;
+        the script refuses any other. Left out it is base for an upgrade, head for a downgrade.
     Raises UsageError for unknown revisions, or a range that runs the other way.
     """
     start, _, end = range.rpartition(":")
-    start = start or ("base" if direction == "upgrade" else "")
+    start = start or ("base" if direction == "upgrade" else "head")
     _require_order(direction, start, end)
     output = io.StringIO()
     with one_at_a_time:
