@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from tests.facts import eventually
-from tests.postgres import local_binaries
+from tests.postgres import local_binaries, wanted_major
 from tests.unprivileged import runs_as
 from worker.embedded import EmbeddedPostgres, binaries
 from worker.embedded.binaries import every_binaries
@@ -89,7 +89,9 @@ class User:
 
     def _answer(self) -> str:
         assert self.process.stdout
-        return self.process.stdout.readline().strip()
+        answer = self.process.stdout.readline().strip()
+        assert answer, "it ended without an answer"
+        return answer
 
 
 class Home:
@@ -143,7 +145,7 @@ def prepared() -> Iterator[Path]:
     """A home with data in it, made once: to make it, or a copy, takes about a second."""
     home = Path(tempfile.mkdtemp(prefix="duerow-prepared-"))
     home.chmod(0o755)
-    EmbeddedPostgres(home, binaries=local_binaries()).prepare()
+    EmbeddedPostgres(home, binaries=local_binaries(wanted_major())).prepare()
     yield home
     shutil.rmtree(home)
 
@@ -224,17 +226,19 @@ def test_the_first_user_makes_and_starts_it_and_the_last_stops_it(
     assert not socket_dir.exists()
 
 
-def test_four_that_start_at_once_share_one_server(home: Home) -> None:
-    users = [home.user() for _ in range(4)]
-    assert len({user.url for user in users}) == 1
-    assert home.starts() == 1
-    started = {ask(user.url, "select pg_postmaster_start_time()") for user in users}
-    assert len(started) == 1
-    for user in users[:3]:
-        user.leaves()
-    assert ask(users[3].url, "select 1") == 1
-    users[3].leaves()
-    assert home.is_at_rest()
+def test_four_that_start_at_once_share_one_server(outer: Path) -> None:
+    with Home(outer / "home") as home:
+        users = [home.user() for _ in range(4)]
+        assert len({user.url for user in users}) == 1
+        assert home.starts() == 1
+        started = {ask(user.url, "select pg_postmaster_start_time()") for user in users}
+        assert len(started) == 1
+        for user in users[:3]:
+            user.leaves()
+        assert ask(users[3].url, "select 1") == 1
+        users[3].leaves()
+        assert home.is_at_rest()
+        assert home.starts() == 1
 
 
 def test_killing_one_user_leaves_the_others_alone(home: Home) -> None:
@@ -400,7 +404,7 @@ def test_a_deleted_directory_is_a_fresh_start(copy: Home) -> None:
     assert ask(server.acquire(), "select 1") == 1
     pid = copy.pid()
     shutil.rmtree(copy.path)
-    eventually(lambda: not alive(pid))
+    eventually(lambda: not alive(pid), within=5)
     assert ask(server.acquire(), "select 1") == 1
     server.release()
     assert copy.is_at_rest()
