@@ -15,10 +15,19 @@ from worker.errors import UsageError
 
 MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 16_000
+LONGEST_DELAY = 10 * 365 * 86_400.0
+"""Seconds: more is a slip, and overflows a timestamp sooner or later."""
 
 
 class Outcome(Exception):
-    """An answer that can be returned, or raised from deep inside a handler."""
+    """An answer that can be returned, or raised from deep inside a handler.
+
+    reason: a text, or an error to take it from.
+    """
+
+    def __init__(self, reason: object = None) -> None:
+        super().__init__("" if reason is None else reason)
+        self.reason = None if reason is None else str(reason)
 
 
 class _Postponed(Outcome):
@@ -26,7 +35,7 @@ class _Postponed(Outcome):
 
     def __init__(
         self,
-        reason: str | None = None,
+        reason: object = None,
         *,
         after: float | dt.timedelta | None = None,
         at: dt.datetime | None = None,
@@ -36,14 +45,20 @@ class _Postponed(Outcome):
             raise UsageError(f"{name} takes `after` or `at`, not both")
         if isinstance(after, dt.timedelta):
             after = after.total_seconds()
-        if after is not None and not 0 <= after < 10 * 365 * 86_400:
+        if after is not None and not 0 <= after <= LONGEST_DELAY:
             raise UsageError(f"{name}(after={after!r}) is not between 0 s and ten years")
-        if at is not None and at.tzinfo is None:
-            raise UsageError(f"{name}(at=...) needs a time zone", why=f"{at.isoformat()} has none")
-        super().__init__(reason or "")
-        self.reason = reason
-        self.after = after
-        self.at = at
+        super().__init__(reason)
+        self.after = None if after is None else float(after)
+        self.at = None if at is None else _in_utc(name, at)
+
+
+def _in_utc(name: str, at: dt.datetime) -> dt.datetime:
+    if at.tzinfo is None:
+        raise UsageError(f"{name}(at=...) needs a time zone", why=f"{at.isoformat()} has none")
+    try:
+        return at.astimezone(dt.UTC)
+    except OverflowError:
+        raise UsageError(f"{name}(at=...) is out of range", why=at.isoformat()) from None
 
 
 class Retry(_Postponed):
@@ -55,7 +70,7 @@ class Snooze(_Postponed):
 
     def __init__(
         self,
-        reason: str | None = None,
+        reason: object = None,
         *,
         after: float | dt.timedelta | None = None,
         at: dt.datetime | None = None,
@@ -68,24 +83,22 @@ class Snooze(_Postponed):
 class Cancel(Outcome):
     """The row need not run any more. Final."""
 
-    def __init__(self, reason: str | None = None) -> None:
-        super().__init__(reason or "")
-        self.reason = reason
-
 
 class Dead(Outcome):
     """The row can never succeed. Final, until an operator retries it."""
 
-    def __init__(self, reason: str | None = None) -> None:
-        super().__init__(reason or "")
-        self.reason = reason
-
 
 @dataclass(slots=True)
 class Done:
-    """The handler returned. `result` is its result as JSON text, or None."""
+    """The handler returned. `result` is its result as JSON text, or None.
+
+    next_at, next_in: when a row of an adopted table is due again, as a moment or in seconds from
+        the database's now(); both None: never.
+    """
 
     result: str | None = None
+    next_at: dt.datetime | None = None
+    next_in: float | None = None
 
 
 @dataclass(slots=True)
@@ -121,10 +134,18 @@ class Fault:
         frame = _innermost(error)
         return cls(
             type=storable(name),
-            message=storable(str(error) or name, MESSAGE_LIMIT),
+            message=storable(_message(error) or name, MESSAGE_LIMIT),
             fingerprint=storable(f"{name}@{frame}" if frame else name, 200),
             traceback=_traceback(error),
         )
+
+
+def _message(error: BaseException) -> str:
+    """What it says; an error whose own text fails must not keep its row from being settled."""
+    try:
+        return str(error)
+    except Exception as worse:
+        return f"its text could not be read: {type(worse).__name__}"
 
 
 def _innermost(error: BaseException) -> str | None:

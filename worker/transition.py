@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from worker.outcome import (
+    MESSAGE_LIMIT,
     Answer,
     Cancel,
     Dead,
@@ -56,8 +57,8 @@ class Transition:
 def decide(row: Row, answer: Answer, policy: RetryPolicy) -> Transition:
     """The transition that `answer` asks for."""
     match answer:
-        case Done(result=result):
-            return Transition("done", result=result)
+        case Done(result=result, next_at=next_at, next_in=next_in):
+            return Transition("done", next_at, next_in, result=result)
         case Failed(error=error):
             return _after_failure(row, error, policy)
         case Retry():
@@ -77,8 +78,14 @@ def decide(row: Row, answer: Answer, policy: RetryPolicy) -> Transition:
 
 
 def spent(row: Row, policy: RetryPolicy) -> Transition | None:
-    """Dead, if no attempt is left: the last ones ended with their workers, unsettled."""
-    if row.attempt > 1 and policy.exhausted(row.attempt - 1, _age(row), row.max_attempts):
+    """Dead, if no attempt is left: the last ones ended with their workers, unsettled.
+
+    An attempt that was settled has been judged. So only rows with crashes are asked, and time is
+    left out: a row that was granted another attempt is not to die of having waited for it.
+    """
+    if not row.crashes or row.attempt <= 1:
+        return None
+    if policy.exhausted(row.attempt - 1, 0.0, row.max_attempts):
         fault = _noted(
             "AttemptsSpent", f"no attempt left after {row.attempt - 1}, the last one never ended"
         )
@@ -88,24 +95,47 @@ def spent(row: Row, policy: RetryPolicy) -> Transition | None:
 
 def _after_failure(row: Row, error: BaseException, policy: RetryPolicy) -> Transition:
     fault = Fault.of(error)
+    try:
+        return _judged(row, error, fault, policy)
+    except Exception as broken:
+        fault.message = _policy_failed(broken, fault.message)
+        return _judged(row, error, fault, RetryPolicy())
+
+
+def _judged(row: Row, error: BaseException, fault: Fault, policy: RetryPolicy) -> Transition:
     if not policy.retryable(error, row.attempt):
         return Transition("dead", fault=fault)
-    if policy.exhausted(row.attempt, _age(row), row.max_attempts):
+    delay = policy.delay(row.attempt, error)
+    if policy.exhausted(row.attempt, _age(row), row.max_attempts, delay):
         return Transition("dead", fault=fault)
-    return Transition("retry", delay=policy.delay(row.attempt, error), fault=fault)
+    return Transition("retry", delay=delay, fault=fault)
 
 
 def _after_retry(row: Row, answer: Retry, policy: RetryPolicy) -> Transition:
-    fault = _noted("Retry", answer.reason)
-    if policy.exhausted(row.attempt, _age(row), row.max_attempts):
-        return Transition("dead", fault=fault)
-    if answer.at is None and answer.after is None:
-        return Transition("retry", delay=policy.delay(row.attempt), fault=fault)
-    return Transition("retry", answer.at, answer.after, fault=fault)
+    try:
+        return _again(row, answer, _noted("Retry", answer.reason), policy)
+    except Exception as broken:
+        fault = _noted("Retry", _policy_failed(broken, answer.reason or "no reason given"))
+        return _again(row, answer, fault, RetryPolicy())
+
+
+def _again(row: Row, answer: Retry, fault: Fault | None, policy: RetryPolicy) -> Transition:
+    named = answer.at is not None or answer.after is not None
+    delay = answer.after if named else policy.delay(row.attempt)
+    if policy.exhausted(row.attempt, _age(row), row.max_attempts, delay or 0.0):
+        return Transition("dead", fault=fault or _noted("Retry", "no attempt left"))
+    return Transition("retry", answer.at, delay, fault=fault)
+
+
+def _policy_failed(broken: Exception, after: str) -> str:
+    """The policy's objects are the user's code: when one raises, the default policy judges."""
+    return storable(
+        f"the retry policy failed: {Fault.of(broken).message}; after: {after}", MESSAGE_LIMIT
+    )
 
 
 def _noted(kind: str, reason: str | None) -> Fault | None:
-    return None if reason is None else Fault(kind, storable(reason, 2_000), kind, None)
+    return None if reason is None else Fault(kind, storable(reason, MESSAGE_LIMIT), kind, None)
 
 
 def _age(row: Row) -> float:
