@@ -1,0 +1,23 @@
+"""What cannot be taken back is asked for first, on a terminal; elsewhere it needs --yes."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from worker.cli.common.terminal import is_terminal
+from worker.errors import UsageError
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask. Needed off a terminal.")
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Returns if it is to be done. Raises UsageError off a terminal, click.Abort for a no."""
+    if yes:
+        return
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        raise UsageError(
+            f"this would {what}", why="nobody can be asked here", hint="add --yes to do it"
+        )
+    click.confirm(f"This will {what}. Go on?", abort=True, err=True)

@@ -1,0 +1,142 @@
+"""What a verb gives, on stdout: a table on a terminal, TSV in a pipe, JSON when asked for.
+
+TSV has a line of names and one line a row; tabs, newlines and backslashes in values are escaped
+as in Postgres's COPY, and nothing is ever coloured. `--json` is one object, or one a line.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from worker.cli.common.terminal import colours, is_terminal, printable
+
+Row = Mapping[str, Any]
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object, or one a line."
+)
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def show_rows(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool) -> int:
+    """Any number of rows; how many. columns: which of their values a table has, and in what
+    order; JSON has them all."""
+    found = list(rows)
+    if as_json:
+        for row in found:
+            _write(as_json_text(row))
+    elif is_terminal(sys.stdout):
+        _table(found, columns)
+    else:
+        _write("\t".join(columns))
+        for row in found:
+            _write("\t".join(plain(row[name]).translate(_ESCAPES) for name in columns))
+    return len(found)
+
+
+def show_record(record: Row, *, as_json: bool) -> None:
+    """One thing: JSON, or a line for each of its values."""
+    if as_json:
+        _write(as_json_text(record))
+    elif is_terminal(sys.stdout):
+        _pairs(record)
+    else:
+        for name, value in record.items():
+            _write(f"{name}\t{plain(value).translate(_ESCAPES)}")
+
+
+def show_text(text: str) -> None:
+    """Text as it stands, such as SQL."""
+    _write(text.rstrip("\n"))
+
+
+def as_json_text(value: Any) -> str:
+    return json.dumps(value, default=_for_json, ensure_ascii=False, separators=(",", ":"))
+
+
+def plain(value: Any) -> str:
+    """A value in TSV: nothing for None, ISO 8601 in UTC for a time."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case dt.datetime():
+            return _iso(value)
+        case list() | tuple():
+            return ",".join(map(plain, value))
+        case dict():
+            return as_json_text(value)
+        case float():
+            return f"{value:.3f}".rstrip("0").rstrip(".")
+    return str(value)
+
+
+def readable(value: Any) -> str:
+    """A value for a person: times in the local zone, lists with spaces, nothing that could drive
+    the terminal."""
+    if isinstance(value, dt.datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, list | tuple):
+        return ", ".join(map(readable, value))
+    return printable(plain(value))
+
+
+def _for_json(value: Any) -> Any:
+    return _iso(value) if isinstance(value, dt.datetime) else str(value)
+
+
+def _iso(moment: dt.datetime) -> str:
+    text = moment.astimezone(dt.UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(
+        file=sys.stdout,
+        no_color=not colours(sys.stdout),
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    if not rows:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in columns:
+        numeric = all(isinstance(row[name], int | float | None) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(readable(row[name])) for name in columns))
+    _console().print(table)
+
+
+def _pairs(record: Row) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in record.items():
+        if value is not None:
+            table.add_row(name, Text(readable(value)))
+    _console().print(table)

@@ -1,0 +1,94 @@
+"""Runs a worker in this process: log, app, database, signals, event loop, and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+import structlog
+
+from worker.cli.common.application import load_app
+from worker.cli.common.banner import banner
+from worker.cli.common.database import database
+from worker.cli.common.signals import Signals
+from worker.cli.common.terminal import colours, is_terminal
+from worker.observers.log import LogObserver, configure, format_for
+from worker.runtime import Budget, Report, Worker
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+LAST_WAIT = 0.5  # seconds that what is left of handlers has to end
+
+
+def run_worker(settings: Settings, *, drain: Budget | None = None) -> Report:
+    """Until stopped, or with a budget until nothing is due. Does not return when something of a
+    handler cannot be ended: then the process is."""
+    sink = configure(settings.log_level, settings.log_format, colours=colours(sys.stderr))
+    log = structlog.get_logger("duerow")
+    for warning in settings.warnings:
+        log.warning("settings.warning", about=warning)
+    app = load_app(settings.app)
+    with database(settings, lambda text: log.info("database.embedded", about=text)) as url:
+        worker = Worker(app, settings, url, queues=settings.queues)
+        format = format_for(settings.log_format, sys.stderr)
+        started = banner(worker, settings, url, text=format == "console")
+        worker.events.subscribe(LogObserver(sink, settings.log_level, format, started=started))
+        Signals(worker, interactive=is_terminal(sys.stdin)).install()
+        report, clean = _in_loop(worker, drain)
+    if report.stuck or not clean:
+        leave(report.code)
+    return report
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process as it is: a handler that swallows its cancellation, or a thread that hangs,
+    would keep the interpreter from ending."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _in_loop(worker: Worker, drain: Budget | None) -> tuple[Report, bool]:
+    """What the worker did; whether nothing of its handlers is left."""
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    gc.freeze()  # what was imported stays: the collector need not walk over it again
+    report = loop.run_until_complete(worker.run(drain=drain))
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=LAST_WAIT))
+    if asyncio.all_tasks(loop) or _threads_left():
+        return report, False
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    return report, True
+
+
+def _threads_left() -> bool:
+    """Whether a handler's thread is still busy. Idle ones have been told to end."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("handler-"):
+            thread.join(LAST_WAIT)
+            if thread.is_alive():
+                return True
+    return False
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed, unless DUEROW_UVLOOP=0."""
+    if os.environ.get("DUEROW_UVLOOP") != "0":
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+            return loop
+    return asyncio.new_event_loop()

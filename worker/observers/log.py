@@ -1,0 +1,317 @@
+"""Logs, on stderr: JSON off a terminal, readable text on one.
+
+Every event of a worker becomes a line under its dotted name. Rows get one line each at INFO, their
+start and the claims are DEBUG, their arguments are never logged. The line of a row that is done is
+put together by hand and written with the others of the same turn of the loop: at 30,000 rows a
+second structlog's own way would take more time than running the rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Literal, TextIO
+
+import structlog
+
+from worker import events
+from worker.events import Event
+from worker.observers.mask import masked
+from worker.row import Row
+
+Format = Literal["auto", "json", "console"]
+EventDict = MutableMapping[str, Any]
+
+LEVELS = {
+    events.RowsClaimed: logging.DEBUG,
+    events.RowStarted: logging.DEBUG,
+    events.ChoreRan: logging.DEBUG,
+    events.RowLost: logging.WARNING,
+    events.RowSwept: logging.WARNING,
+    events.RowAbandoned: logging.WARNING,
+    events.ResultRefused: logging.WARNING,
+    events.WorkerGone: logging.WARNING,
+    events.WorkerFenced: logging.WARNING,
+    events.DatabaseLost: logging.WARNING,
+    events.KindsUnclaimed: logging.WARNING,
+    events.ServiceFailed: logging.ERROR,
+}
+"""Everything else is INFO; a row that is dead is a WARNING."""
+
+
+class Sink:
+    """Where lines go. Those of one turn of the event loop are written together."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: list[str] = []
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not self._lines
+
+    def add(self, line: str) -> None:
+        """A line with its newline, to be written at the end of this turn. From one thread only."""
+        if not self._lines:
+            self._flush_soon()
+        self._lines.append(line)
+
+    def write(self, line: str) -> None:
+        """A line to be written at once, after those that wait. From any thread."""
+        if threading.get_ident() == self._thread:
+            self.flush()
+        self._write(line + "\n")
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            self._write("".join(lines))
+
+    def _flush_soon(self) -> None:
+        self._thread = threading.get_ident()
+        asyncio.get_running_loop().call_soon(self.flush)
+
+    def _write(self, text: str) -> None:
+        with self._lock:
+            self._stream.write(text)
+            self._stream.flush()
+
+
+def configure(
+    level: str = "INFO",
+    format: Format = "auto",
+    stream: TextIO | None = None,
+    *,
+    colours: bool = False,
+) -> Sink:
+    """Sets up structlog, and the standard library's logging where nobody else has.
+
+    format: `auto` is `console` on a terminal and `json` elsewhere. stream: default stderr.
+    colours: for the console format.
+    """
+    stream = sys.stderr if stream is None else stream
+    sink = Sink(stream)
+    number = logging.getLevelName(level)
+    render = _renderers(format_for(format, stream), colours)
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _mask,
+    ]
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: _SinkLogger(sink),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = _SinkHandler(sink)
+        handler.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=[*shared[:1], structlog.stdlib.add_logger_name, *shared[1:]],
+                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            )
+        )
+        root.addHandler(handler)
+        root.setLevel(number)
+    return sink
+
+
+def format_for(format: Format, stream: TextIO) -> Literal["json", "console"]:
+    if format == "auto":
+        return "console" if stream.isatty() else "json"
+    return format
+
+
+class _SinkLogger:
+    """structlog's lowest level: takes a finished line."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.msg = self.log = self.debug = self.info = self.warning = sink.write
+        self.warn = self.error = self.critical = self.fatal = self.exception = sink.write
+
+
+class _SinkHandler(logging.Handler):
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._sink.write(self.format(record))
+
+
+def _renderers(format: Literal["json", "console"], colours: bool) -> list[Any]:
+    if format == "json":
+        return [structlog.processors.format_exc_info, _in_order, _as_json]
+    return [structlog.dev.ConsoleRenderer(colors=colours)]
+
+
+def _mask(_: Any, __: str, event: EventDict) -> EventDict:
+    return {key: value if key == "exc_info" else masked(value, key) for key, value in event.items()}
+
+
+def _in_order(_: Any, __: str, event: EventDict) -> EventDict:
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return {**first, **event}
+
+
+def _as_json(_: Any, __: str, event: EventDict) -> str:
+    return _json(event)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":"))
+
+
+class LogObserver:
+    """Turns the events of a worker into log lines.
+
+    started: called with the event of a worker's start instead of logging it plainly.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        level: str = "INFO",
+        format: Literal["json", "console"] = "json",
+        *,
+        started: Callable[[events.WorkerStarted], None] | None = None,
+    ) -> None:
+        self._sink = sink
+        self._level = logging.getLevelName(level)
+        self._by_hand = format == "json"
+        self._started = started
+        self._log = structlog.get_logger("duerow")
+        self._about: dict[tuple[str, str, str], str] = {}
+        self._stamp = ""
+        self._second = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, events.RowSettled):
+            self._row_settled(event)
+            return
+        level = LEVELS.get(type(event), logging.INFO)
+        if level < self._level:
+            return
+        if isinstance(event, events.WorkerStarted) and self._started is not None:
+            self._started(event)
+            return
+        self._log.log(level, event.name, **_fields(event))
+
+    def _row_settled(self, event: events.RowSettled) -> None:
+        verb = event.transition.verb
+        level = logging.WARNING if verb == "dead" else logging.INFO
+        if level < self._level:
+            return
+        if verb == "done" and self._by_hand:
+            self._done(event)
+            return
+        name = f"row.{verb}" if verb in ("retry", "dead") else event.name
+        self._log.log(level, name, **_settled_fields(event, message=not self._by_hand))
+
+    def _done(self, event: events.RowSettled) -> None:
+        """What `_log.log` would write, several times faster."""
+        if self._sink.empty:
+            self._tick()
+        row = event.row
+        place = (row.source, row.kind, row.queue)
+        about = self._about.get(place)
+        if about is None:
+            about = self._about[place] = _about(place)
+        key = row.key
+        line = (
+            f'{{"timestamp":"{self._stamp}","level":"info","event":"row.settled",'
+            f'"key":{key if type(key) is int else _json(key)},{about},"outcome":"done",'
+            f'"attempt":{row.attempt},"worker":{row.owner},'
+            f'"duration_ms":{event.seconds * 1000:.1f},"wait_ms":{event.wait * 1000:.0f}'
+        )
+        if row.trace:
+            line += f',"trace_id":{_json(_trace_id(row.trace))}'
+        self._sink.add(line + "}\n")
+
+    def _tick(self) -> None:
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        self._stamp = f"{self._prefix}{int((now - second) * 1e6):06d}Z"
+
+
+def _about(place: tuple[str, str, str]) -> str:
+    source, kind, queue = map(_json, place)
+    return f'"source":{source},"kind":{kind},"queue":{queue}'
+
+
+def _row_fields(row: Row) -> dict[str, Any]:
+    fields = {
+        "source": row.source,
+        "key": row.key,
+        "kind": row.kind,
+        "queue": row.queue,
+        "attempt": row.attempt,
+        "worker": row.owner,
+    }
+    return fields | ({"trace_id": _trace_id(row.trace)} if row.trace else {})
+
+
+def _settled_fields(event: events.RowSettled, *, message: bool) -> dict[str, Any]:
+    """message: with the error's own words, which may hold what an author put into them."""
+    transition = event.transition
+    fields = _row_fields(event.row)
+    if transition.verb not in ("retry", "dead"):
+        fields["outcome"] = transition.verb
+    fields["duration_ms"] = round(event.seconds * 1000, 1)
+    fields["wait_ms"] = round(event.wait * 1000)
+    if transition.next_at is not None:
+        fields["next_at"] = transition.next_at.isoformat()
+    elif transition.delay is not None:
+        next_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=transition.delay)
+        fields["next_at"] = next_at.isoformat(timespec="milliseconds")
+    if transition.fault is not None:
+        fields["error_type"] = transition.fault.type
+        fields["error_fingerprint"] = transition.fault.fingerprint
+        if message:
+            fields["error"] = transition.fault.message
+    return fields
+
+
+def _trace_id(traceparent: str) -> str:
+    """The trace's id in a W3C traceparent, 00-<trace id>-<span id>-<flags>."""
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) >= 3 else traceparent
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    """An event's fields as log keys."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        match value:
+            case Row():
+                fields |= _row_fields(value)
+            case BaseException():
+                fields |= {"error_type": type(value).__name__, "exc_info": value}
+            case _ if field.name in ("seconds", "after", "retry_in"):
+                fields[_RENAMED.get(field.name, field.name)] = _milliseconds(value)
+            case _ if value is not None:
+                fields[field.name] = list(value) if isinstance(value, tuple) else value
+    return fields
+
+
+_RENAMED = {"seconds": "duration_ms", "after": "after_ms", "retry_in": "retry_in_ms"}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)
