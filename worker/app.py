@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from worker.events import Observer
 from worker.job import Job
+from worker.recurrence import Recurrence
 from worker.registry import Handler, Registry, build_handler
 from worker.retry import RetryPolicy
+from worker.sources.spec import TableSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,14 +90,83 @@ class App:
         """
 
         def register(function: Callable[P, R]) -> Task[P, R]:
-            name = kind if isinstance(kind, str) else function.__name__
+            if isinstance(function, Task):  # one function as the handler of two kinds
+                function = function._function
+            name = kind if isinstance(kind, str) else getattr(function, "__name__", "")
             handler = build_handler(name, function, queue=queue, retry=retry, timeout=timeout)
             self.registry.add(handler)
             return Task(function, handler)
 
         return register(kind) if callable(kind) else register
 
+    def rows(
+        self,
+        name: str,
+        /,
+        *,
+        table: str | None = None,
+        key: str | tuple[str, ...] = "id",
+        due: str,
+        where: str | None = None,
+        tenant: str | None = None,
+        order: str | None = None,
+        every: float | dt.timedelta | None = None,
+        from_: Literal["due", "now"] = "due",
+        catch_up: bool = False,
+        jitter: float | dt.timedelta = 0.0,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]:
+        """Registers a function as the handler of the due rows of a table that you already have.
+
+            @app.rows("donations", due="next_charge_at", where="status = 'active'",
+                      every=timedelta(days=30))
+            async def charge(donation: Donation, context: Context) -> None: ...
+
+        name: of the source, in logs, audits and `queues pause`; the table's name unless `table`
+            says another ("shop.orders", '"Mixed Case"').
+        key, due, where, tenant, order: see TableSpec.
+        every, from_, catch_up, jitter: see Recurrence; durations in seconds or as timedelta. The
+            handler may return the next due time itself, as a datetime or as a timedelta from now.
+            With neither, a row that succeeded is never due again: its due column becomes null.
+        Raises RegistrationError where the function could not work as a handler.
+        """
+        spec = TableSpec(
+            name=name,
+            table=table or name,
+            key=(key,) if isinstance(key, str) else tuple(key),
+            due=due,
+            where=where,
+            tenant=tenant,
+            order=order,
+        )
+        recurrence = Recurrence(
+            every=None if every is None else _seconds(every),
+            from_=from_,
+            catch_up=catch_up,
+            jitter=_seconds(jitter),
+        )
+
+        def register(function: Callable[P, R]) -> Task[P, R]:
+            handler = build_handler(
+                name,
+                function,
+                queue=name,
+                retry=retry,
+                timeout=timeout,
+                spec=spec,
+                recurrence=recurrence,
+            )
+            self.registry.add(handler)
+            return Task(function, handler)
+
+        return register
+
     def observe(self, observer: Observer) -> Observer:
         """Calls `observer` with every event of this app's workers; usable as a decorator."""
         self.observers = (*self.observers, observer)
         return observer
+
+
+def _seconds(duration: float | dt.timedelta) -> float:
+    return duration.total_seconds() if isinstance(duration, dt.timedelta) else float(duration)

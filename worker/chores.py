@@ -64,6 +64,7 @@ class Chores:
         self._retention = retention
         self._chores = [
             Chore("sweep", lease / 3, self._sweep),
+            Chore("orphans", 600, self._orphans),
             Chore("partitions", 3600, self._partitions),
             Chore("stats", 60, self._stats),
             Chore("unclaimed", 60, self._unclaimed),
@@ -101,13 +102,26 @@ class Chores:
         if not absent:
             return ""
         ids = [worker["id"] for worker in absent]
+        count = sum([await self._return(connection, source, ids) for source in self._sources])
+        return f"{count} rows returned" if count else ""
+
+    async def _orphans(self, connection: Any) -> str:
+        """Rows whose owner is no live worker though no sweep returned them: claimed by a worker
+        that was frozen inside the claim for minutes, or put off by their user while they ran."""
         count = 0
         for source in self._sources:
-            sql, params = source.sweep(ids, self._max_crashes)
-            for row in await connection.fetch(sql, *params):
-                self._events.emit(RowSwept(source.name, *row))
-                count += 1
-        return f"{count} rows returned" if count else ""
+            sql, params = source.orphans()
+            owners = [record["owner"] for record in await connection.fetch(sql, *params)]
+            if owners:
+                count += await self._return(connection, source, owners)
+        return f"{count} orphans returned" if count else ""
+
+    async def _return(self, connection: Any, source: Source, owners: Sequence[int]) -> int:
+        sql, params = source.sweep(owners, self._max_crashes)
+        rows = await connection.fetch(sql, *params)
+        for row in rows:
+            self._events.emit(RowSwept(source.name, *row))
+        return len(rows)
 
     async def _partitions(self, connection: Any) -> str:
         made = await connection.fetch(statement("chores/partitions"), self._retention.ahead)

@@ -14,7 +14,6 @@ import datetime as dt
 import itertools
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from worker.events import Events, RowsClaimed
 from worker.link import Link
@@ -52,9 +51,9 @@ class Claimer:
         )
         return rows
 
-    async def reconcile(self, worker: int, held: dict[str, list[Any]]) -> None:
+    async def reconcile(self, worker: int, held: dict[str, list[Row]]) -> None:
         """After a claim whose answer never came: gives back what we hold without knowing.
-        held: the keys that we know of, by source."""
+        held: the rows that we know of, by source."""
         if self.unsure:
             sql, params = self._source.disown(worker, held.get(self._source.name, []))
             await self._link.fetch(sql, *params)
@@ -138,7 +137,7 @@ class Claimers:
                 rows += await claimer.step(limit - len(rows), worker)
         return rows
 
-    async def reconcile(self, worker: int, held: dict[str, list[Any]]) -> None:
+    async def reconcile(self, worker: int, held: dict[str, list[Row]]) -> None:
         for claimer in self._claimers:
             await claimer.reconcile(worker, held)
 

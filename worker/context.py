@@ -56,11 +56,15 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this row on any worker, and for no other row anywhere.
+        """The same for every attempt of this row on any worker, and for no other row anywhere;
+        for a row of an adopted table, new with each due time.
 
         Hand it to the outside API, so that a second attempt cannot act twice.
         """
-        return str(uuid.uuid5(self._installation, f"{self.row.source}/{self.row.key}"))
+        name = f"{self.row.source}/{self.row.key}"
+        if self.row.occurrence is not None:
+            name += f"/{self.row.occurrence.isoformat()}"
+        return str(uuid.uuid5(self._installation, name))
 
     @property
     def deadline(self) -> float | None:

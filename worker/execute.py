@@ -10,6 +10,7 @@ writes through its session is refused.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import time
 import uuid
@@ -19,10 +20,10 @@ from typing import Any, Literal
 
 from worker.carrier import send
 from worker.context import Context
-from worker.errors import RowLost
+from worker.errors import RowLost, UsageError
 from worker.events import Events, ResultRefused, RowAbandoned, RowStarted
 from worker.outcome import Answer, Cancel, Dead, Done, Failed, Outcome, Released, Retry, Snooze
-from worker.registry import Handler, Registry
+from worker.registry import Adopted, Handler, Registry
 from worker.row import Row
 from worker.sessions import Sessions
 from worker.source import Settlement, Source, Statement
@@ -153,7 +154,7 @@ class Executor:
     async def _answer(self, run: Run) -> Answer | None:
         """What the handler says; None when a session has settled the row, or the claim was lost."""
         try:
-            arguments = run.handler.signature.read(run.row.args)
+            arguments = _arguments(run)
         except Exception as error:
             return Dead(str(error))
         if run.handler.signature.context is not None:
@@ -204,10 +205,12 @@ class Executor:
 
     def _read(self, run: Run, value: Any) -> Answer:
         """A handler's return value as an answer."""
-        if value is None:
+        if value is None and run.handler.table is None:
             return Done()
         if isinstance(value, Retry | Snooze | Cancel | Dead):
             return value
+        if run.handler.table is not None:
+            return _recur(run, run.handler.table, value)
         try:
             return Done(_as_json(value))
         except Unserializable as error:
@@ -281,6 +284,32 @@ class Executor:
         if run.patience is not None:
             run.patience.cancel()
         self._finished(run)
+
+
+def _arguments(run: Run) -> dict[str, Any]:
+    """What the handler is called with, but for context and session. Raises PayloadInvalid."""
+    table = run.handler.table
+    if table is None:
+        return run.handler.signature.read(run.row.args)
+    return {table.row: table.row_type.build(run.row.args)}
+
+
+def _recur(run: Run, table: Adopted, value: Any) -> Done:
+    """When the row of an adopted table is due again: at the time that the handler returned, or as
+    its recurrence says."""
+    if isinstance(value, dt.timedelta):
+        return Done(next_in=max(0.0, value.total_seconds()))
+    if isinstance(value, dt.datetime):
+        if value.tzinfo is None:
+            raise UsageError(
+                f"the handler of {run.row.kind!r} returned a time without a time zone",
+                why=value.isoformat(),
+                hint="return datetime.now(UTC) + ..., or a timedelta from now",
+            )
+        return Done(next_at=value)
+    assert run.row.occurrence is not None
+    now = run.row.claimed_at + dt.timedelta(seconds=run.seconds)
+    return table.recurrence.after(run.row.occurrence, now, None)
 
 
 def _timed_out(run: Run) -> HandlerTimeout:

@@ -14,7 +14,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from worker.claim import Claimers
 from worker.execute import Executor, Run
@@ -128,12 +127,12 @@ class Loop:
     def buffered(self) -> int:
         return len(self._buffer)
 
-    def held(self) -> dict[str, list[Any]]:
-        """The keys of every row that is ours, by source."""
+    def held(self) -> dict[str, list[Row]]:
+        """Every row that is ours, by source."""
         running = (run.row for run in self.executor.running.values())
-        held: dict[str, list[Any]] = {}
+        held: dict[str, list[Row]] = {}
         for row in (*running, *self._buffer, *self._settler.held()):
-            held.setdefault(row.source, []).append(row.key)
+            held.setdefault(row.source, []).append(row)
         return held
 
     def _room(self) -> int:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from worker.errors import RegistrationError, UnknownKind
+from worker.outcome import storable
 from worker.payload import ASYNC_SESSIONS, Signature, read_signature
+from worker.recurrence import Recurrence
 from worker.retry import RetryPolicy
+from worker.rowtype import RowType
+from worker.sources.spec import TableSpec
 
 Function = Callable[..., Any] | Callable[..., Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What a handler of a user's own table says of it.
+
+    row: the parameter that takes the row, in the shape of `row_type`.
+    """
+
+    spec: TableSpec
+    recurrence: Recurrence
+    row: str
+    row_type: RowType
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +36,7 @@ class Handler:
     """A registered function.
 
     timeout: seconds one run may take, or None for the worker's default, or 0 for no limit.
+    table: the adopted table whose rows it runs; None for jobs.
     """
 
     kind: str
@@ -28,6 +46,7 @@ class Handler:
     retry: RetryPolicy
     timeout: float | None
     is_async: bool
+    table: Adopted | None = None
 
 
 def build_handler(
@@ -37,12 +56,19 @@ def build_handler(
     queue: str,
     retry: RetryPolicy | None,
     timeout: float | None,
+    spec: TableSpec | None = None,
+    recurrence: Recurrence | None = None,
 ) -> Handler:
     """Raises RegistrationError where the function could not work as a handler."""
-    if not kind or len(kind) > 200:
-        raise RegistrationError(f"a kind is 1 to 200 characters long, not {len(kind)}")
-    if timeout is not None and timeout < 0:
-        raise RegistrationError(f"handler of {kind!r}: timeout={timeout} is below 0")
+    _check_name("kind", kind)
+    _check_name("queue", queue)
+    _check_options(kind, retry, timeout)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise RegistrationError(
+            f"handler of {kind!r} is a generator",
+            why="calling it runs nothing",
+            hint="take the `yield` out; what a handler returns is its result",
+        )
     signature = read_signature(kind, function)
     is_async = inspect.iscoroutinefunction(function)
     wants = signature.session_kind
@@ -53,7 +79,49 @@ def build_handler(
             why="that session would block the event loop" if is_async else "it needs an event loop",
             hint=f"write it as `{need}`, or ask for the session's twin",
         )
-    return Handler(kind, function, queue, signature, retry or RetryPolicy(), timeout, is_async)
+    table = None
+    if spec is not None:
+        table = _adopted(spec, recurrence or Recurrence(), function, signature)
+    return Handler(
+        kind, function, queue, signature, retry or RetryPolicy(), timeout, is_async, table
+    )
+
+
+def _adopted(
+    spec: TableSpec, recurrence: Recurrence, function: Function, signature: Signature
+) -> Adopted:
+    if len(signature.fields) != 1 or signature.open_ended:
+        raise RegistrationError(
+            f"the handler of table {spec.name!r} takes {len(signature.fields)} arguments",
+            why="it is given its row, and if it asks for them a session and the context",
+            hint="take the row as one argument: async def charge(row: Donation, ...)",
+        )
+    [row] = signature.fields
+    annotation = get_type_hints(function, include_extras=True).get(row, dict)
+    return Adopted(spec, recurrence, row, RowType(spec.name, annotation))
+
+
+def _check_name(what: str, name: str) -> None:
+    if not 1 <= len(name) <= 200:
+        raise RegistrationError(f"a {what} is 1 to 200 characters long, not {len(name)}")
+    if storable(name) != name:
+        raise RegistrationError(f"the {what} {name!r} holds what Postgres cannot store")
+
+
+def _check_options(kind: str, retry: object, timeout: object) -> None:
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise RegistrationError(
+            f"handler of {kind!r}: retry is a {type(retry).__name__}",
+            hint="retry=RetryPolicy(stop=tenacity.stop_after_attempt(5))",
+        )
+    if timeout is None:
+        return
+    if not isinstance(timeout, int | float):
+        raise RegistrationError(
+            f"handler of {kind!r}: timeout is a {type(timeout).__name__}", hint="give seconds"
+        )
+    if not timeout >= 0:
+        raise RegistrationError(f"handler of {kind!r}: timeout={timeout} is not 0 or more seconds")
 
 
 class Registry:
@@ -91,6 +159,11 @@ class Registry:
 
     def __contains__(self, kind: object) -> bool:
         return kind in self._handlers
+
+    @property
+    def jobs(self) -> list[Handler]:
+        """The handlers of jobs."""
+        return [handler for handler in self if handler.table is None]
 
     @property
     def queues(self) -> tuple[str, ...]:

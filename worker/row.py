@@ -13,7 +13,9 @@ class Row:
 
     source: "jobs", or the name of an adopted table.
     key: the row's key in its source; for jobs the id.
-    args: the handler's arguments as JSON text.
+    args: a job's arguments as JSON text; the columns of an adopted table's row by name.
+    due_at: when this run fell due, retries included.
+    occurrence: the due column of an adopted table's row as it was claimed.
     attempt: which run this is, from 1. crashes: runs that ended with their worker's death.
     claimed_at: by the database's clock.
     """
@@ -31,6 +33,7 @@ class Row:
     crashes: int
     tenant: str | None
     trace: str | None
-    args: str
+    args: Any
     created_at: dt.datetime
     claimed_at: dt.datetime
+    occurrence: dt.datetime | None = None

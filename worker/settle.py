@@ -125,16 +125,16 @@ class Settler:
 
     async def _send(self, batch: Sequence[Settlement]) -> set[Any]:
         """Carries out a batch of one source and owner; the keys whose claim was still ours."""
-        row = batch[0].row
+        source = self._sources[batch[0].row.source]
         accepted: set[Any] = set()
-        for sql, params in self._sources[row.source].settle(row.owner, batch):
-            accepted.update(record[0] for record in await self._link.fetch(sql, *params))
+        for sql, params in source.settle(batch[0].row.owner, batch):
+            accepted.update(map(source.key, await self._link.fetch(sql, *params)))
         return accepted
 
     async def _confirm(self, batch: Sequence[Settlement]) -> set[Any]:
-        row = batch[0].row
-        sql, params = self._sources[row.source].confirm(row.owner, batch)
-        return {record[0] for record in await self._link.fetch(sql, *params)}
+        source = self._sources[batch[0].row.source]
+        sql, params = source.confirm(batch[0].row.owner, batch)
+        return set(map(source.key, await self._link.fetch(sql, *params)))
 
     async def _write_lost(self) -> None:
         lost = list(self._lost)

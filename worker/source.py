@@ -69,8 +69,11 @@ class Source(Protocol):
     async def streams(self, link: Link) -> list[Stream]:
         """The streams that have live rows, highest priority first."""
 
-    def disown(self, worker: int, held: Collection[Any]) -> Statement:
-        """Gives back rows claimed under `worker` whose keys it does not know of."""
+    def key(self, record: Any) -> Any:
+        """The row's key in a record that settle or confirm gave."""
+
+    def disown(self, worker: int, held: Collection[Row]) -> Statement:
+        """Gives back rows claimed under `worker` that are not among those it holds."""
 
     def settle(self, worker: int, batch: Sequence[Settlement]) -> list[Statement]:
         """Writes transitions; each statement gives the keys of the rows whose claim was ours."""
@@ -80,6 +83,9 @@ class Source(Protocol):
 
     def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
         """Returns or ends the rows of absent workers: (key, kind, queue, outcome, crashes)."""
+
+    def orphans(self) -> Statement:
+        """Gives the owners of claimed rows who are no live workers."""
 
     def abandon(self, worker: int) -> Statement:
         """Gives back every row that `worker` holds; gives their number."""

@@ -49,8 +49,11 @@ class Jobs:
         ]
         return sorted(streams, key=lambda stream: stream.priority)
 
-    def disown(self, worker: int, held: Collection[Any]) -> Statement:
-        return statement("claim/disown"), [worker, list(held)]
+    def key(self, record: Any) -> Any:
+        return record[0]
+
+    def disown(self, worker: int, held: Collection[Row]) -> Statement:
+        return statement("claim/disown"), [worker, [row.key for row in held]]
 
     def settle(self, worker: int, batch: Sequence[Settlement]) -> list[Statement]:
         done = [s for s in batch if s.transition.verb == "done"]
@@ -69,6 +72,9 @@ class Jobs:
 
     def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
         return statement("chores/sweep"), [absent, max_crashes]
+
+    def orphans(self) -> Statement:
+        return statement("chores/orphans"), []
 
     def abandon(self, worker: int) -> Statement:
         return statement("workers/abandon"), [worker]

@@ -1,0 +1,16 @@
+-- Returns every row that a worker still holds: the last act of a process whose grace has passed
+-- while its event loop is blocked.
+--
+-- takes  $1 bigint: the worker's id.
+-- gives  released: how many rows went back, each without the attempt it had begun.
+with freed as (
+    update {table} t
+       set duerow_owner = null, duerow_claimed_at = null, duerow_attempt = t.duerow_attempt - 1
+     where {due_expression_of_t} <= {now} and t.duerow_owner = $1
+    returning {row_key_of_t} as row_key, {tenant_of_t} as tenant, t.duerow_attempt + 1 as attempt, t.duerow_token as token
+), recorded as (
+    insert into worker.attempts (source, row_key, queue, kind, tenant, attempt, token, worker, outcome, message)
+    select {name}, row_key, {name}, {name}, tenant, attempt, token, $1, 'released', 'grace passed while the handler ran'
+      from freed
+)
+select count(*) as released from freed;

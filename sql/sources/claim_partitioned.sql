@@ -1,0 +1,26 @@
+-- Claims due rows of a partitioned table: as claim.sql, but a ctid names a row only together with
+-- its partition. The materialized CTE keeps LIMIT exact under every plan.
+--
+-- takes  $1 bigint: the worker's id, $2 int: how many, $3: the floor, the due time of the last row taken.
+-- gives, none  as claim.sql.
+with due as materialized (
+    select w.tableoid as part, w.ctid as place
+      from {table} w
+     where {due_expression} <= {now} and {due_expression} >= $3
+       and w.duerow_owner is null
+       and ({condition})
+       and not exists (select from worker.queues q where q.name = {name} and q.paused_at is not null)
+       and exists (select from worker.workers me where me.id = $1 and me.gone_at is null)
+     order by {due_expression}
+     limit $2
+       for no key update skip locked
+)
+update {table} t
+   set duerow_owner = $1, duerow_token = t.duerow_token + 1, duerow_claimed_at = now(),
+       duerow_attempt = case when t.duerow_held_for = t.{due} then t.duerow_attempt + 1 else 1 end,
+       duerow_crashes = case when t.duerow_held_for = t.{due} then t.duerow_crashes else 0 end
+  from due
+ where t.tableoid = due.part and t.ctid = due.place
+returning {keys}, t.{due} as occurrence,
+          case when t.duerow_held_for = t.{due} then t.duerow_retry_at else t.{due} end as due_at,
+          t.duerow_token, t.duerow_attempt, t.duerow_crashes, {tenant}, t.duerow_claimed_at{columns};

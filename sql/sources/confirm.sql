@@ -1,0 +1,11 @@
+-- Tells which claims were settled under our token by an earlier try whose answer never came.
+--
+-- takes  $1 bigint: the worker's id, $2 bigint[] tokens, $3... the key's columns as arrays.
+-- gives  the keys of those.
+select {key_aliases}
+  from unnest($2::bigint[], {key_arrays}) as o(token, {key_aliases})
+ cross join lateral (
+    select from worker.attempts a
+     where a.source = {name} and a.row_key = {row_key} and a.token = o.token and a.worker = $1
+       and a.outcome not in ('lost', 'crashed')
+     limit 1) ours;

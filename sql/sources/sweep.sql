@@ -1,0 +1,35 @@
+-- Returns the rows of absent workers, or ends those that crashed once too often.
+--
+-- takes  $1 bigint[]: ids of absent workers, $2 int: crashes a row may cause before it is dead.
+-- gives  key, kind, queue, outcome (crashed or dead), crashes.
+--
+-- Walks the due rows by the index, never the whole table: a claimed row is due. One whose due time
+-- was put off while it ran is found when that has come.
+with lost as (
+    select w.ctid as place, w.tableoid as part, w.duerow_owner as owner, w.duerow_claimed_at as claimed_at,
+           w.duerow_crashes + 1 >= $2 as final
+      from {table} w
+     where {due_expression} <= {now} and w.duerow_owner = any ($1::bigint[])
+       for no key update of w skip locked
+), written as (
+    update {table} t
+       set duerow_owner = null, duerow_claimed_at = null, duerow_crashes = t.duerow_crashes + 1,
+           duerow_held_for = t.{due},
+           duerow_retry_at = case when lost.final then 'infinity' else {crash_retry} end,
+           duerow_state = case when lost.final then 'dead' end,
+           duerow_error = 'the worker that ran it is gone'
+      from lost
+     where t.tableoid = lost.part and t.ctid = lost.place and t.duerow_owner = lost.owner
+    returning {row_key_of_t} as row_key, {tenant_of_t} as tenant, t.duerow_attempt as attempt, t.duerow_token as token,
+              t.duerow_crashes::integer as crashes, lost.owner, lost.claimed_at,
+              case when lost.final then 'dead' else 'crashed' end as outcome
+), recorded as (
+    insert into worker.attempts
+           (started_at, source, row_key, queue, kind, tenant, attempt, token, worker, outcome, error_type, message, fingerprint)
+    select claimed_at, {name}, row_key, {name}, {name}, tenant, attempt, token, owner, outcome,
+           'WorkerGone', 'the worker that ran it is gone', 'WorkerGone'
+      from written
+), woken as (
+    select count(pg_notify('duerow', {name})) as notifications from (select from written limit 1) freed
+)
+select row_key, {name} as kind, {name} as queue, outcome, crashes from written, woken;

@@ -1,0 +1,244 @@
+"""An adopted table as a source of rows: the statements of sql/sources/ with its names put in.
+
+Names are quoted once, here, by the driver's own quoting; the condition is the developer's SQL and
+is put in as it stands. After that the text never changes, so each statement is prepared once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from worker.link import Link
+from worker.row import Row
+from worker.source import BEGINNING, Settlement, Statement, Stream
+from worker.sources.spec import TableSpec
+from worker.statements import statement
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the catalog says of an adopted table.
+
+    types: the SQL type of each of its columns, by exact name.
+    """
+
+    schema: str
+    table: str
+    partitioned: bool
+    types: dict[str, str]
+
+
+class Rows:
+    """A table that a user already has.
+
+    reads: the columns handed to the handler.
+    """
+
+    def __init__(self, spec: TableSpec, layout: Layout, reads: Sequence[str]) -> None:
+        self.name = spec.name
+        self._keys = len(spec.key)
+        self._reads = tuple(reads)
+        self._json = frozenset(c for c in reads if layout.types[c] in ("json", "jsonb"))
+        self._naive = layout.types[spec.due].startswith("timestamp without")
+        names = _names(spec, layout, reads)
+        claim = "claim_partitioned" if layout.partitioned else "claim"
+        self.claim_sql = _filled(claim, names)
+        self._next_due = _filled("next_due", names)
+        self._disown = _filled("disown", names)
+        self._settle = _filled("settle", names)
+        self._confirm = _filled("confirm", names)
+        self._sweep = _filled("sweep", names)
+        self._orphans = _filled("orphans", names)
+        self._abandon = _filled("abandon", names)
+
+    async def claim(
+        self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
+    ) -> list[Row]:
+        floor = streams[0].floor[0] if floors else BEGINNING[0]
+        records = await link.fetch(self.claim_sql, worker, limit, self._as_stored(floor))
+        return [self._row(record, worker) for record in records]
+
+    async def streams(self, link: Link) -> list[Stream]:
+        [record] = await link.fetch(self._next_due)
+        next_in = record["next_in"]
+        next_due = None if next_in is None else time.monotonic() + next_in
+        return [Stream(self.name, self.name, 0, BEGINNING, next_due)]
+
+    def key(self, record: Any) -> Any:
+        return record[0] if self._keys == 1 else tuple(record[: self._keys])
+
+    def disown(self, worker: int, held: Collection[Row]) -> Statement:
+        tokens = [row.token for row in held]
+        return self._disown, [worker, tokens, *self._key_arrays(held)]
+
+    def settle(self, worker: int, batch: Sequence[Settlement]) -> list[Statement]:
+        transitions = [s.transition for s in batch]
+        faults = [t.fault for t in transitions]
+        params = [
+            worker,
+            [s.row.token for s in batch],
+            [s.row.occurrence for s in batch],
+            [t.verb for t in transitions],
+            [t.next_at for t in transitions],
+            [t.delay for t in transitions],
+            [t.refund for t in transitions],
+            [s.run_ms for s in batch],
+            [f and f.type for f in faults],
+            [f and f.message for f in faults],
+            [f and f.fingerprint for f in faults],
+            [f and f.traceback for f in faults],
+            *self._key_arrays([s.row for s in batch]),
+        ]
+        return [(self._settle, params)]
+
+    def confirm(self, worker: int, batch: Sequence[Settlement]) -> Statement:
+        rows = [s.row for s in batch]
+        return self._confirm, [worker, [row.token for row in rows], *self._key_arrays(rows)]
+
+    def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
+        return self._sweep, [list(absent), max_crashes]
+
+    def orphans(self) -> Statement:
+        return self._orphans, []
+
+    def abandon(self, worker: int) -> Statement:
+        return self._abandon, [worker]
+
+    def _row(self, record: Any, worker: int) -> Row:
+        occurrence, due_at, token, attempt, crashes, tenant, claimed_at, *values = record[
+            self._keys :
+        ]
+        columns = dict(zip(self._reads, values, strict=True))
+        for column in self._json:
+            if columns[column] is not None:
+                columns[column] = json.loads(columns[column])
+        return Row(
+            source=self.name,
+            owner=worker,
+            key=self.key(record),
+            queue=self.name,
+            kind=self.name,
+            priority=0,
+            due_at=_as_moment(due_at),
+            token=token,
+            attempt=attempt,
+            max_attempts=None,
+            crashes=crashes,
+            tenant=tenant,
+            trace=None,
+            args=columns,
+            created_at=_as_moment(occurrence),
+            claimed_at=claimed_at,
+            occurrence=_as_moment(occurrence),
+        )
+
+    def _key_arrays(self, rows: Collection[Row]) -> list[list[Any]]:
+        if self._keys == 1:
+            return [[row.key for row in rows]]
+        return [[row.key[i] for row in rows] for i in range(self._keys)]
+
+    def _as_stored(self, moment: dt.datetime) -> dt.datetime:
+        """A column without a time zone holds UTC."""
+        return moment.replace(tzinfo=None) if self._naive else moment
+
+
+def _as_moment(stored: dt.datetime) -> dt.datetime:
+    return stored if stored.tzinfo is not None else stored.replace(tzinfo=dt.UTC)
+
+
+# Where the arrays of the key's columns begin among a statement's parameters.
+_KEYS_FROM = {"settle": 13, "confirm": 3, "disown": 3}
+
+
+def _filled(name: str, names: dict[str, Any]) -> str:
+    first = _KEYS_FROM.get(name, 1)
+    arrays = [sql.SQL(f"${first + i}::{t}[]") for i, t in enumerate(names["key_types"])]
+    template = sql.SQL(statement(f"sources/{name}"))
+    return template.format(**names, key_arrays=_joined(arrays)).as_string(None)
+
+
+def _names(spec: TableSpec, layout: Layout, reads: Sequence[str]) -> dict[str, Any]:
+    """What stands for each name in the templates. Raw SQL comes from the catalog (types) or from
+    the developer (the condition), never from data."""
+    keys = [sql.Identifier(column) for column in spec.key]
+    aliases = [sql.SQL(f"key_{i}") for i in range(len(keys))]
+    tenant = sql.Identifier(spec.tenant) if spec.tenant else None
+    naive = layout.types[spec.due].startswith("timestamp without")
+    return {
+        "table": sql.Identifier(layout.schema, layout.table),
+        "name": sql.Literal(spec.name),
+        "due": sql.Identifier(spec.due),
+        "condition": sql.SQL(spec.where or "true"),
+        "key_types": [layout.types[column] for column in spec.key],
+        "keys": _joined(sql.SQL("t.{}").format(key) for key in keys),
+        "key_aliases": _joined(aliases),
+        "key_matches": _matches("w", keys, aliases),
+        "key_matches_t": _matches("t", keys, aliases),
+        "row_key": _as_text(aliases),
+        "row_key_of_t": _as_text([sql.SQL("t.{}").format(key) for key in keys]),
+        "tenant": _tenant("t", tenant),
+        "tenant_of_w": _tenant("w", tenant),
+        "tenant_of_t": _tenant("t", tenant),
+        "columns": sql.Composed([sql.SQL(", t.{}").format(sql.Identifier(c)) for c in reads]),
+        **_times(sql.Identifier(spec.due), naive=naive),
+    }
+
+
+def _times(due: sql.Identifier, *, naive: bool) -> dict[str, sql.Composable]:
+    """The due expression and the moments that are written to the due column's type."""
+
+    def stored(moment: str) -> sql.Composable:
+        text = f"(({moment}) at time zone 'UTC')" if naive else f"({moment})"
+        return sql.SQL(text)
+
+    def expression(table: str) -> sql.Composable:
+        of = sql.SQL(table)
+        return sql.SQL(
+            "(case when {of}duerow_held_for = {of}{due} "
+            "then {of}duerow_retry_at else {of}{due} end)"
+        ).format(of=of, due=due)
+
+    return {
+        "due_expression": expression("w."),
+        "due_expression_of_t": expression("t."),
+        "now": stored("now()"),
+        "occurrence": stored("o.occurrence"),
+        "next": stored("coalesce(o.next_at, now() + make_interval(secs => o.delay))"),
+        "crash_retry": stored("now() + make_interval(secs => power(4, t.duerow_crashes) - 1)"),
+        "then_due": sql.SQL("nullif({}, 'infinity'){}").format(
+            expression("t."), sql.SQL(" at time zone 'UTC'" if naive else "")
+        ),
+    }
+
+
+def _joined(parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(parts)
+
+
+def _matches(
+    table: str, keys: Sequence[sql.Identifier], aliases: Sequence[sql.SQL]
+) -> sql.Composed:
+    of = sql.SQL(table)
+    return sql.SQL(" and ").join(
+        sql.SQL("{}.{} = o.{}").format(of, key, alias)
+        for key, alias in zip(keys, aliases, strict=True)
+    )
+
+
+def _as_text(columns: Sequence[sql.Composable]) -> sql.Composable:
+    if len(columns) == 1:
+        return sql.SQL("{}::text").format(columns[0])
+    return sql.SQL("concat_ws(',', {})").format(_joined(columns))
+
+
+def _tenant(table: str, tenant: sql.Identifier | None) -> sql.Composable:
+    if tenant is None:
+        return sql.SQL("null::text")
+    return sql.SQL("{}.{}::text").format(sql.SQL(table), tenant)
