@@ -15,14 +15,15 @@ import itertools
 import time
 from collections.abc import Sequence
 
-from worker.events import Events, RowsClaimed
-from worker.link import Link
+from worker.events import Events, RowsClaimed, SourceFailed
+from worker.link import Blocked, Link, LinkDown
 from worker.row import Row
 from worker.source import BEGINNING, Source, Stream
 
 LOOK_EVERY = 1.0
 LOOK_SHARE = 10  # a look may take one part in this many of a worker's time
 LOOK_PAUSE_MOST = 5.0
+FAILED_PAUSE_MOST = 30.0
 
 
 class Claimer:
@@ -37,6 +38,12 @@ class Claimer:
         self._look_from = 0.0  # no look before this moment
         self._look_by = 0.0  # a look is owed from this moment on
         self.unsure = False  # a claim's answer never came: some row may be ours unknown to us
+        self.failures = 0
+        self.rests_until = 0.0
+
+    @property
+    def name(self) -> str:
+        return self._source.name
 
     async def step(self, limit: int, worker: int) -> list[Row]:
         """At most `limit` rows. Fewer mean that nothing more is due, as far as is known."""
@@ -124,17 +131,19 @@ class Claimer:
 
 class Claimers:
     """The claimers of all sources as one. They take turns at being asked first, so that a source
-    with a long backlog never starves another."""
+    with a long backlog never starves another. One that fails (its table is locked, a column was
+    dropped) is left alone for a while, and the others go on."""
 
-    def __init__(self, claimers: Sequence[Claimer]) -> None:
+    def __init__(self, claimers: Sequence[Claimer], events: Events) -> None:
         self._claimers = list(claimers)
+        self._events = events
 
     async def step(self, limit: int, worker: int) -> list[Row]:
         self._claimers.append(self._claimers.pop(0))
         rows: list[Row] = []
         for claimer in self._claimers:
-            if len(rows) < limit:
-                rows += await claimer.step(limit - len(rows), worker)
+            if len(rows) < limit and time.monotonic() >= claimer.rests_until:
+                rows += await self._ask(claimer, limit - len(rows), worker)
         return rows
 
     async def reconcile(self, worker: int, held: dict[str, list[Row]]) -> None:
@@ -148,3 +157,22 @@ class Claimers:
     def next_due_in(self) -> float | None:
         times = [claimer.next_due_in() for claimer in self._claimers]
         return min((time for time in times if time is not None), default=None)
+
+    async def _ask(self, claimer: Claimer, limit: int, worker: int) -> list[Row]:
+        try:
+            rows = await claimer.step(limit, worker)
+        except LinkDown as error:
+            if not isinstance(error, Blocked):
+                raise
+            why = error.why
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+        else:
+            claimer.failures = 0
+            return rows
+        claimer.unsure = False  # the statement failed: nothing was claimed
+        claimer.failures += 1
+        pause = min(FAILED_PAUSE_MOST, 2.0 ** (claimer.failures - 1))
+        claimer.rests_until = time.monotonic() + pause
+        self._events.emit(SourceFailed(claimer.name, why, pause))
+        return []

@@ -160,6 +160,16 @@ class ChoreRan(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFailed(Event):
+    """Rows of one source cannot be claimed for now; the others go on."""
+
+    name: ClassVar[str] = "source.failed"
+    source: str
+    why: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceFailed(Event):
     """One of the worker's own services raised. It is restarted."""
 

@@ -34,6 +34,10 @@ class LinkDown(DuerowError):
     exit_code = 3
 
 
+class Blocked(LinkDown):
+    """Somebody holds a lock on the table; other tables may do. Nothing was carried out."""
+
+
 class Outage:
     """Logs what all the links of a process go through, at most one line a second."""
 
@@ -105,7 +109,11 @@ class Link:
     async def connect(self) -> Any:
         settings = {"application_name": f"duerow {self.name}"}
         if not self._pooled:
-            settings |= {"idle_in_transaction_session_timeout": "30s", **self._planner}
+            settings |= {
+                "idle_in_transaction_session_timeout": "30s",
+                "lock_timeout": "2s",
+                **self._planner,
+            }
         arguments = self._url.asyncpg_kwargs() | {
             "timeout": self._connect_timeout,
             "server_settings": settings,
@@ -153,6 +161,8 @@ class Link:
         if self._down_since is None and self._connection is None:
             self._down_since = time.monotonic()
         why = f"{type(error).__name__}: {self._url.redact(str(error))}"
+        if isinstance(error, asyncpg.LockNotAvailableError):
+            return Blocked(f"a lock is in the way on {self.name!r}", why=why)
         self._outage.report(self.name, why, self.pause())
         return LinkDown(f"the database did not answer on {self.name!r}", why=why)
 

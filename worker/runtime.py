@@ -170,7 +170,7 @@ class Worker:
             timeout=settings.statement_timeout,
         )
         self._loop = Loop(
-            Claimers(claimers),
+            Claimers(claimers, self.events),
             self._settler,
             slots=settings.concurrency,
             batch=settings.claim_batch,

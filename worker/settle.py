@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from worker.events import Events, ResultRefused, RowLost, RowSettled
-from worker.link import Link
+from worker.link import Blocked, Link
 from worker.row import Row
 from worker.source import Settlement, Source
 from worker.statements import statement
@@ -98,6 +98,9 @@ class Settler:
     async def _write(self, batch: list[Settlement]) -> None:
         try:
             accepted = await self._send(batch)
+        except Blocked:
+            self._put_back(batch[0].row.source)
+            raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError):
             accepted = await self._write_singly(batch)
         if len(accepted) < len(batch):
@@ -110,6 +113,12 @@ class Settler:
             else:
                 self.add_lost(settlement.row, settlement.seconds, settlement.transition.verb)
         self.on_written()
+
+    def _put_back(self, source: str) -> None:
+        """A source whose table is locked must not hold up the results of the others."""
+        blocked = [s for s in self._waiting if s.row.source == source]
+        others = [s for s in self._waiting if s.row.source != source]
+        self._waiting = deque((*others, *blocked))
 
     async def _write_singly(self, batch: Sequence[Settlement]) -> set[Any]:
         """Postgres refused some value in the batch: one row must not hold up the others."""
