@@ -10,12 +10,13 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NotRequired, Required, get_origin, get_type_hints
+from typing import Any, NotRequired, Required, Union, get_args, get_origin, get_type_hints
 
 import pydantic
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter
 from typing_extensions import TypedDict
 
 from worker.context import Context
@@ -64,9 +65,9 @@ class Signature:
         """`args` as JSON text, after the same check. For producers. Raises PayloadInvalid."""
         try:
             text = json.dumps(args, default=_plain, allow_nan=False, separators=(",", ":"))
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError, PydanticUserError) as error:
             raise PayloadInvalid(
-                f"the arguments of {self.kind!r} are not JSON", why=str(error)
+                f"the arguments of {self.kind!r} are not JSON", why=_first_sentence(error)
             ) from None
         self.read(text)
         return text
@@ -75,6 +76,11 @@ class Signature:
 def _plain(value: Any) -> Any:
     """Dates, decimals, UUIDs, dataclasses and models as pydantic writes them in JSON."""
     return json.loads(TypeAdapter(type(value)).dump_json(value))
+
+
+def _first_sentence(error: Exception) -> str:
+    """Without pydantic's advice, which is of no use here."""
+    return str(error).partition("\n")[0].partition(". Set `")[0]
 
 
 def _reasons(error: pydantic.ValidationError) -> str:
@@ -93,9 +99,15 @@ def read_signature(kind: str, function: Callable[..., Any]) -> Signature:
     open_ended = False
     for name, parameter in inspect.signature(function).parameters.items():
         annotation = hints.get(name, Any)
-        if annotation is Context:
+        given = _without_none(annotation)
+        if given is Context:
+            if context is not None:
+                raise RegistrationError(
+                    f"handler of {kind!r} asks for two contexts: {context} and {name}",
+                    hint="take one",
+                )
             context = name
-        elif (found := session_of(annotation)) is not None:
+        elif (found := session_of(given)) is not None:
             if session is not None:
                 raise RegistrationError(
                     f"handler of {kind!r} asks for two sessions: {session} and {name}",
@@ -110,8 +122,7 @@ def read_signature(kind: str, function: Callable[..., Any]) -> Signature:
                 hint="arguments come from a JSON object; drop the * or the /",
             )
         else:
-            required = parameter.default is parameter.empty
-            fields[name] = Required[annotation] if required else NotRequired[annotation]
+            fields[name] = _field(kind, name, annotation, parameter)
     return Signature(
         kind,
         context,
@@ -123,15 +134,42 @@ def read_signature(kind: str, function: Callable[..., Any]) -> Signature:
     )
 
 
-def _hints(kind: str, function: Callable[..., Any]) -> dict[str, Any]:
+def _field(kind: str, name: str, annotation: Any, parameter: inspect.Parameter) -> Any:
     try:
+        required = parameter.default is parameter.empty
+        return Required[annotation] if required else NotRequired[annotation]
+    except TypeError as error:
+        raise RegistrationError(
+            f"handler of {kind!r} has an argument {name!r} whose annotation is no type",
+            why=str(error),
+            hint="use plain types, dataclasses or pydantic models",
+        ) from None
+
+
+def _hints(kind: str, function: Callable[..., Any]) -> dict[str, Any]:
+    if not inspect.isroutine(function):
+        raise RegistrationError(
+            f"the handler of {kind!r} is no function",
+            why=f"it is a {type(function).__name__}",
+            hint="write a `def` or `async def` that calls it",
+        )
+    try:
+        inspect.signature(function)
         return get_type_hints(function, include_extras=True)
-    except (NameError, TypeError) as error:
+    except Exception as error:  # an annotation in quotes may be any expression
         raise RegistrationError(
             f"the annotations of handler {kind!r} cannot be resolved",
             why=str(error),
             hint="import the names at run time, not under TYPE_CHECKING",
         ) from None
+
+
+def _without_none(annotation: Any) -> Any:
+    """`X | None` as X: a handler may default its context or session to None for its own tests."""
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return annotation
+    rest = [one for one in get_args(annotation) if one is not types.NoneType]
+    return rest[0] if len(rest) == 1 else annotation
 
 
 def _adapter(kind: str, fields: dict[str, Any], open_ended: bool) -> TypeAdapter[dict[str, Any]]:
@@ -140,10 +178,10 @@ def _adapter(kind: str, fields: dict[str, Any], open_ended: bool) -> TypeAdapter
         shape = make("Arguments", fields)
         shape.__pydantic_config__ = ConfigDict(extra="allow" if open_ended else "forbid")
         return TypeAdapter(shape)
-    except pydantic.PydanticSchemaGenerationError as error:
+    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
         raise RegistrationError(
             f"handler of {kind!r} has an argument of a type that JSON cannot carry",
-            why=str(error).splitlines()[0],
+            why=_first_sentence(error),
             hint="use plain types, dataclasses or pydantic models",
         ) from None
 
