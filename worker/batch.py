@@ -147,7 +147,7 @@ def _one_line(text: str | bytes) -> bytes:
     try:
         written = text.encode() if isinstance(text, str) else text
     except UnicodeEncodeError:
-        raise Unwritable(Fault("hold half a surrogate pair, which is no character")) from None
+        raise Unwritable(Fault("they hold half a surrogate pair, which is no character")) from None
     return written.replace(b"\n", b" ")
 
 
@@ -157,22 +157,24 @@ Judge: TypeAlias = Callable[[Any], Fault | None]
 
 
 def _name(value: Any) -> Fault | None:
-    return Fault("is missing", "name it") if value is None else _tenant(value)
+    if value is None or value == "":
+        return Fault("is missing" if value is None else "is empty", "name it")
+    return _tenant(value)
 
 
 def _tenant(value: Any) -> Fault | None:
-    fault = _text(value)
-    if fault is None and value == "":
+    if value == "":
         return Fault("is empty", "name it, or leave it out")
+    fault = _text(value)
     if fault is None and value is not None and len(value) > NAME_LIMIT:
         return Fault(f"has {len(value):,} characters, over the limit of {NAME_LIMIT}", "shorten it")
     return fault
 
 
 def _key(value: Any) -> Fault | None:
-    fault = _text(value)
-    if fault is None and value == "":
+    if value == "":
         return Fault("is empty: all such jobs would be one", "leave it out, or fill it")
+    fault = _text(value)
     if fault is None and value is not None and len(value) > KEY_LIMIT // 4:
         size = len(value.encode())
         if size > KEY_LIMIT:

@@ -132,7 +132,7 @@ def _faults_in(document: dict[str, Any]) -> Iterator[Fault]:
             if depth == DEPTH_LIMIT and isinstance(value, dict | list):
                 yield _TOO_DEEP
             if (fault := _leaf_fault(value)) is not None:
-                yield Fault(f"{path} {fault.why}", fault.hint)
+                yield Fault(f"{path or 'it'} {fault.why}", fault.hint)
         level = [child for path, value in level for child in _children(path, value)]
 
 
@@ -146,9 +146,13 @@ def _leaf_fault(value: Any) -> Fault | None:
         case float() if value - value != 0:
             return Fault("is NaN or infinite, which JSON cannot say", "pass None, or text")
         case dict():
-            faults = (text_fault(name) for name in value)
-            return next((Fault(f"has a name that {f.why}", f.hint) for f in faults if f), None)
+            return _name_fault(value)
     return None
+
+
+def _name_fault(value: Mapping[Any, Any]) -> Fault | None:
+    faults = (text_fault(name) for name in value if isinstance(name, str))
+    return next((Fault(f"has a name that {f.why}", f.hint) for f in faults if f), None)
 
 
 def _unwritten(value: Any, reason: str) -> Fault:
@@ -162,12 +166,15 @@ def _unwritten(value: Any, reason: str) -> Fault:
         path, value = found
     else:
         return _TOO_DEEP
-    if isinstance(value, str) or (isinstance(value, Mapping) and not all(map(_writable, value))):
-        fault = _SURROGATE if isinstance(value, str) else Fault("has a name that is not text")
+    fault = _SURROGATE if isinstance(value, str) else None
+    if fault is None and isinstance(value, Mapping):
+        fault = _name_fault(value)
+    if fault is not None:
         return Fault(f"{path or 'it'} {fault.why}", fault.hint)
-    reason = storable(reason.removeprefix("Error serializing to JSON: "))
+    for prefix in ("Error serializing to JSON: ", "TypeError: "):
+        reason = reason.removeprefix(prefix)
     return Fault(
-        f"{path or 'it'} is {_name(value)}: {reason}",
+        f"{path or 'it'} is {_name(value)}: {storable(reason)}",
         "pass text, numbers, lists, dicts, dates, UUIDs, decimals or models",
     )
 
