@@ -23,7 +23,7 @@ from worker.embedded import EmbeddedPostgres, binaries
 from worker.embedded.binaries import every_binaries
 from worker.embedded.home import Instance, default_home, project_root, stand_in
 from worker.embedded.keeper import command_of
-from worker.embedded.postmaster import is_kept, pid_of
+from worker.embedded.postmaster import answers, is_kept, pid_of
 from worker.errors import EmbeddedPostgresError
 
 ROOT = os.geteuid() == 0
@@ -89,7 +89,7 @@ class User:
 
     def _answer(self) -> str:
         assert self.process.stdout
-        answer = self.process.stdout.readline().strip()
+        answer = str(self.process.stdout.readline()).strip()
         assert answer, "it ended without an answer"
         return answer
 
@@ -316,9 +316,9 @@ def test_a_signal_to_the_keeper_does_not_take_the_server_from_its_users(home: Ho
 
 def test_a_killed_server_comes_back_for_its_users(home: Home) -> None:
     user = home.user()
-    first = user.url and home.pid()
     with psycopg.connect(user.url, autocommit=True) as connection:
         connection.execute("create table kept as select 1 as answer")
+    first = home.pid()
     os.kill(first, signal.SIGKILL)
     assert user.does("print(server.acquire(), flush=True)") == user.url
     assert home.pid() != first
@@ -329,15 +329,14 @@ def test_a_killed_server_comes_back_without_being_asked(home: Home) -> None:
     with home.server():
         first = home.pid()
         os.kill(first, signal.SIGKILL)
-        status = eventually(lambda: (s := home.server().status()).running and s.pid != first and s)
-        assert eventually(lambda: _answer(status.url))
 
+        def is_back() -> bool:
+            status = home.server().status()
+            return (
+                status.pid not in (None, first) and status.url is not None and answers(status.url)
+            )
 
-def _answer(url: str | None) -> object:
-    try:
-        return url and ask(url, "select 1")
-    except psycopg.OperationalError:
-        return None
+        assert eventually(is_back)
 
 
 def test_the_next_keeper_takes_over_from_a_killed_one(home: Home) -> None:
@@ -376,7 +375,7 @@ def test_a_pid_file_that_names_another_program_is_no_server(home: Home) -> None:
     with home.server():
         left = (home.instance.data / "postmaster.pid").read_text()
     owner = home.instance.data.stat()
-    other = subprocess.Popen(["sleep", "60"], **({"user": owner.st_uid} if ROOT else {}))
+    other = subprocess.Popen(["sleep", "60"], user=owner.st_uid if ROOT else None)
     try:
         stale = home.instance.data / "postmaster.pid"
         stale.write_text(f"{other.pid}\n" + left.split("\n", 1)[1])
@@ -396,7 +395,12 @@ def test_a_starter_killed_while_it_makes_the_data_leaves_no_half(outer: Path) ->
         starter.is_killed()
         with home.server() as url:
             assert ask(url, "select 1") == 1
-    assert not list(home.path.glob("postgres-*/data.*"))
+
+    def cleared() -> bool:  # an orphaned initdb may go on for a moment
+        home.server().prepare()
+        return not list(home.path.glob("postgres-*/data.*"))
+
+    assert eventually(cleared)
 
 
 def test_a_deleted_directory_is_a_fresh_start(copy: Home) -> None:
@@ -465,17 +469,18 @@ def test_a_stand_in_that_somebody_else_made_is_refused(outer: Path) -> None:
         taken.rmdir()
 
 
-@pytest.mark.skipif(not ROOT, reason="only root lends the server another account")
-def test_programs_out_of_reach_are_copied(outer: Path) -> None:
-    """As in a virtual environment under /root, with the libraries that the wheel brings."""
-    closed = outer / "closed"
-    closed.mkdir(mode=0o700)
-    packages = next(binaries.wheel_directories()).parents[2]
-    for name in (binaries.WHEEL, f"{binaries.WHEEL}.libs"):
-        shutil.copytree(packages / name, closed / name, copy_function=os.link)
-    there = binaries.binaries_in(closed / binaries.WHEEL / "pginstall18" / "bin", "test")
-    with EmbeddedPostgres(outer / "home", binaries=there) as url:
-        assert ask(url, "show server_version") == there.version
+if ROOT:  # only root lends the server another account
+
+    def test_programs_out_of_reach_are_copied(outer: Path) -> None:
+        """As in a virtual environment under /root, with the libraries that the wheel brings."""
+        closed = outer / "closed"
+        closed.mkdir(mode=0o700)
+        packages = next(binaries.wheel_directories()).parents[2]
+        for name in (binaries.WHEEL, f"{binaries.WHEEL}.libs"):
+            shutil.copytree(packages / name, closed / name, copy_function=os.link)
+        there = binaries.binaries_in(closed / binaries.WHEEL / "pginstall18" / "bin", "test")
+        with EmbeddedPostgres(outer / "home", binaries=there) as url:
+            assert ask(url, "show server_version") == there.version
 
 
 def test_data_that_is_there_decides_the_version(home: Home) -> None:

@@ -80,12 +80,14 @@ def usable_home(home: Path, account: Account) -> Path:
 
     A home may lie where the server's account cannot go (/root), or where we may not write
     (a read-only checkout). Then the stand-in under /var/tmp is the same for every process of
-    ours that asks for the same home; the log says where it is.
+    ours that asks for the same home; the log says where it is, as a warning the first time.
     """
     why = _why_unusable(home, account)
     if why:
+        new = not stand_in(home).exists()
         home = _make_stand_in(home)
-        log.warning("%s; the embedded database is in %s", why, home)
+        level = logging.WARNING if new else logging.INFO
+        log.log(level, "%s; the embedded database is in %s", why, home)
     _make(home)
     ignore = home / ".gitignore"
     if not ignore.exists():

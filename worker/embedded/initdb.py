@@ -31,8 +31,6 @@ def initialize(instance: Instance, binaries: Binaries, account: Account) -> None
     meanwhile leaves no half. Call it under the start lock.
     Raises EmbeddedPostgresError with what initdb said.
     """
-    for half in instance.path.glob("data.*"):
-        shutil.rmtree(half, ignore_errors=True)
     fresh = Path(tempfile.mkdtemp(prefix="data.", dir=instance.path))
     account.owns(fresh)
     try:
@@ -44,6 +42,12 @@ def initialize(instance: Instance, binaries: Binaries, account: Account) -> None
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def clear_halves(instance: Instance) -> None:
+    """Remove what killed starters left; an orphaned initdb may go on for a second after one."""
+    for half in instance.path.glob("data.*"):
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def _initdb(binaries: Binaries, data: Path) -> list[str]:

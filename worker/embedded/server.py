@@ -20,7 +20,7 @@ from worker.embedded import keeper
 from worker.embedded.binaries import Binaries
 from worker.embedded.choice import Choice, choose
 from worker.embedded.home import Instance, default_home, instances, make_socket_dir, stand_in
-from worker.embedded.initdb import initialize
+from worker.embedded.initdb import clear_halves, initialize
 from worker.embedded.locks import FileLock
 from worker.embedded.postmaster import answers, is_kept, last_words, pid_of, url_of
 from worker.errors import EmbeddedPostgresError
@@ -178,6 +178,7 @@ class EmbeddedPostgres:
 
     def _initialize_once(self) -> None:
         chosen = self._chosen
+        clear_halves(chosen.instance)
         if chosen.instance.major is None:
             log.info("making an embedded Postgres in %s", chosen.instance.path)
             initialize(chosen.instance, chosen.binaries, chosen.account)
@@ -195,11 +196,7 @@ class EmbeddedPostgres:
             elif (url := url_of(self.instance)) and answers(url):
                 return url
             time.sleep(0.01)
-        raise EmbeddedPostgresError(
-            "The embedded Postgres did not start.",
-            why=last_words(self.instance),
-            hint=f"tail -n 50 {self.instance.log}",
-        )
+        raise self._did_not_start()
 
     def _stop(self) -> None:
         """Send the keeper home, with a keeper made for it if the old one was killed."""
@@ -229,15 +226,25 @@ class EmbeddedPostgres:
         }
         command = [sys.executable, "-I", "-S", keeper.__file__, json.dumps(job)]
         with _open_log(chosen.instance) as output:
-            subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-                env=_environment(),
-                check=True,
-            )
+            try:
+                subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd="/",
+                    env=_environment(),
+                    check=True,
+                )
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise self._did_not_start() from error
+
+    def _did_not_start(self) -> EmbeddedPostgresError:
+        return EmbeddedPostgresError(
+            "The embedded Postgres did not start.",
+            why=last_words(self.instance),
+            hint=f"tail -n 50 {self.instance.log}",
+        )
 
     def _command(self, socket_dir: Path) -> list[str]:
         settings = {
