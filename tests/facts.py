@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,3 +18,15 @@ def eventually(fact: Callable[[], T], within: float = 15.0) -> T:
         assert time.monotonic() < deadline, f"not within {within} s: {fact}"
         time.sleep(0.02)
     return value
+
+
+async def until(fact: Callable[[], T | Awaitable[T]], within: float = 15.0) -> T:
+    """As `eventually`, while the event loop goes on; `fact` may be async."""
+    deadline = time.monotonic() + within
+    while True:
+        found = fact()
+        value: T = await found if inspect.isawaitable(found) else found
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {within} s: {inspect.getsource(fact)}"
+        await asyncio.sleep(0.005)

@@ -9,10 +9,11 @@ code allows (an exception raised inside it) and abandoned where it does not.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import contextvars
 import ctypes
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -22,10 +23,14 @@ class Interrupted(BaseException):
     `except Exception` does not swallow it."""
 
 
+class Abandoned(BaseException):
+    """The call was cancelled and its thread did not end: it goes on, and nobody waits for it."""
+
+
 class _Call:
     """One call on one thread."""
 
-    __slots__ = ("_ended", "_lock", "function", "future", "loop", "thread_id")
+    __slots__ = ("_ended", "_interrupted", "_lock", "function", "future", "loop", "thread_id")
 
     def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
         self.function = function
@@ -34,25 +39,33 @@ class _Call:
         self.thread_id: int | None = None
         self._lock = threading.Lock()
         self._ended = False
+        self._interrupted = False
 
-    def run(self) -> None:
-        self.thread_id = threading.get_ident()
+    def run(self) -> bool:
+        """False when nobody is left to take the answer."""
         try:
             try:
+                with self._lock:
+                    self.thread_id = threading.get_ident()
+                    if self._interrupted:  # before the thread came to it
+                        raise Interrupted
                 result, error = self.function(), None
             finally:
                 with self._lock:
                     self._ended = True
         except BaseException as caught:
             result, error = None, caught
-        # A closed loop raises: the worker has stopped, and has released the row.
-        with contextlib.suppress(RuntimeError):
+        try:
             self.loop.call_soon_threadsafe(self._resolve, result, error)
+        except RuntimeError:  # the loop is closed: the worker has stopped, and released the row
+            return False
+        return True
 
     def interrupt(self) -> None:
         """Raises Interrupted in the thread, if the call has not ended; it takes effect at the next
         bytecode, so not inside a blocking call into C."""
         with self._lock:
+            self._interrupted = True
             if not self._ended and self.thread_id is not None:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self.thread_id), ctypes.py_object(Interrupted)
@@ -80,27 +93,38 @@ class Threads:
     def __init__(self) -> None:
         self._idle: list[SimpleQueue[_Call | None]] = []
         self._started = 0
+        self._closed = False
 
     async def run(self, function: Callable[[], Any], patience: float) -> Any:
         """What `function()` returns or raises. When cancelled it interrupts the thread, waits
-        `patience` seconds for it to end, and then leaves it alone."""
-        call = _Call(function, asyncio.get_running_loop())
+        `patience` seconds for it to end, and then leaves it alone and raises Abandoned."""
+        carried = partial(contextvars.copy_context().run, function)  # for loggers and tracers
+        call = _Call(carried, asyncio.get_running_loop())
         inbox = self._idle.pop() if self._idle else self._start()
-        call.future.add_done_callback(lambda _: self._idle.append(inbox))
+        call.future.add_done_callback(lambda _: self._rest(inbox))
         inbox.put(call)
         try:
             return await asyncio.shield(call.future)
         except asyncio.CancelledError:
             call.interrupt()
             await asyncio.wait((call.future,), timeout=patience)
-            if call.future.done() and not call.future.cancelled():
-                call.future.exception()  # seen; the row is settled by whoever cancelled it
+            if not call.future.done():
+                raise Abandoned from None
+            call.future.exception()  # seen; the row is settled by whoever cancelled it
             raise
 
     def close(self) -> None:
-        """Ends the idle threads. Busy ones die with the process."""
+        """Ends the idle threads, and busy ones once they are done; those that are stuck die with
+        the process."""
+        self._closed = True
         while self._idle:
             self._idle.pop().put(None)
+
+    def _rest(self, inbox: SimpleQueue[_Call | None]) -> None:
+        if self._closed:
+            inbox.put(None)
+        else:
+            self._idle.append(inbox)
 
     def _start(self) -> SimpleQueue[_Call | None]:
         inbox: SimpleQueue[_Call | None] = SimpleQueue()
@@ -117,7 +141,8 @@ def _serve(inbox: SimpleQueue[_Call | None]) -> None:
             call = inbox.get()
             if call is None:
                 return
-            call.run()
+            if not call.run():
+                return
             del call
         except Interrupted:
             continue  # came a moment after the call had ended

@@ -1,0 +1,246 @@
+"""Threads for `def` handlers: interrupted where Python allows, let go of where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NoReturn
+
+import pytest
+
+from tests.facts import until
+from worker.threads import Abandoned, Interrupted, Threads, _Call
+
+
+@pytest.fixture
+async def threads() -> AsyncIterator[Threads]:
+    made = Threads()
+    yield made
+    made.close()
+    await until(lambda: not ours())
+
+
+def ours() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("handler-")]
+
+
+def raising(error: BaseException) -> Callable[[], NoReturn]:
+    def call() -> NoReturn:
+        raise error
+
+    return call
+
+
+async def test_a_call_gives_its_result(threads: Threads) -> None:
+    assert await threads.run(lambda: 6 * 7, 1) == 42
+
+
+async def test_it_runs_on_a_daemon_thread(threads: Threads) -> None:
+    thread = await threads.run(threading.current_thread, 1)
+    assert thread.daemon
+    assert thread is not threading.current_thread()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        asyncio.CancelledError(),
+        MemoryError(),
+    ],
+)
+async def test_whatever_it_raises_comes_out(threads: Threads, error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised:
+        await threads.run(raising(error), 1)
+    assert raised.value is error or isinstance(error, asyncio.CancelledError)
+    assert await threads.run(lambda: "goes on", 1) == "goes on"
+    assert len(ours()) == 1
+
+
+async def test_sys_exit_ends_no_thread(threads: Threads) -> None:
+    with pytest.raises(SystemExit):
+        await threads.run(sys.exit, 1)
+    assert len(ours()) == 1
+
+
+async def test_stop_iteration_cannot_hang_the_caller(threads: Threads) -> None:
+    with pytest.raises(RuntimeError, match="the handler raised StopIteration"):
+        await threads.run(raising(StopIteration(1)), 1)
+
+
+async def test_many_calls_share_few_threads(threads: Threads) -> None:
+    for _ in range(200):
+        await threads.run(lambda: None, 1)
+    assert len(ours()) == 1
+    at_once = await asyncio.gather(*(threads.run(lambda n=n: n, 1) for n in range(500)))
+    assert at_once == list(range(500))
+    assert len(ours()) <= 500
+    before = len(ours())
+    await asyncio.gather(*(threads.run(lambda: None, 1) for _ in range(100)))
+    assert len(ours()) == before
+
+
+async def cancelled(threads: Threads, call: Callable[[], Any], begun: threading.Event) -> Any:
+    """Runs `call`, cancels it once it has begun; what came of it."""
+    task = asyncio.create_task(threads.run(call, 0.2))
+    await until(begun.is_set)
+    task.cancel()
+    return (await asyncio.gather(task, return_exceptions=True))[0]
+
+
+async def test_a_spinning_call_is_interrupted(threads: Threads) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def spin() -> None:
+        begun.set()
+        try:
+            while True:
+                sum(range(100))
+        finally:
+            ended.set()
+
+    assert isinstance(await cancelled(threads, spin, begun), asyncio.CancelledError)
+    assert ended.is_set()
+    assert await threads.run(lambda: 1, 1) == 1
+    assert len(ours()) == 1, "the thread was used again"
+
+
+async def test_except_exception_does_not_swallow_the_interrupt(threads: Threads) -> None:
+    begun, seen = threading.Event(), []
+
+    def stubborn() -> None:
+        begun.set()
+        while not seen:
+            try:
+                sum(range(100))
+            except Exception:
+                seen.append("swallowed")
+            except BaseException as error:
+                seen.append(type(error))
+                raise
+
+    assert isinstance(await cancelled(threads, stubborn, begun), asyncio.CancelledError)
+    assert seen == [Interrupted]
+
+
+async def test_a_call_into_c_is_abandoned_and_its_thread_comes_back(threads: Threads) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def stuck() -> None:
+        begun.set()
+        release.wait()
+
+    assert isinstance(await cancelled(threads, stuck, begun), Abandoned)
+    assert await threads.run(lambda: "on another", 1) == "on another"
+    assert len(ours()) == 2
+    release.set()
+    before = {thread.ident for thread in ours()}
+    await until(lambda: len(threads._idle) == 2)
+    used = await asyncio.gather(*(threads.run(threading.get_ident, 1) for _ in range(2)))
+    assert set(used) <= before
+
+
+async def test_a_call_that_swallows_everything_is_abandoned(threads: Threads) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def stubborn() -> str:
+        begun.set()
+        while not release.is_set():
+            try:
+                sum(range(100))
+            except BaseException:
+                continue
+        return "too late"
+
+    assert isinstance(await cancelled(threads, stubborn, begun), Abandoned)
+    release.set()
+
+
+async def test_an_interrupt_before_the_thread_came_to_the_call() -> None:
+    """Cancelled at once: the function must not begin, or it would run to its end unseen."""
+    ran = []
+    call = _Call(lambda: ran.append(1), asyncio.get_running_loop())
+    call.interrupt()
+    call.run()
+    with pytest.raises(Interrupted):
+        await call.future
+    assert not ran
+
+
+async def test_an_interrupt_after_the_call_hits_nobody(threads: Threads) -> None:
+    call = _Call(lambda: 1, asyncio.get_running_loop())
+    thread = threading.Thread(target=call.run)
+    thread.start()
+    assert await call.future == 1
+    call.interrupt()
+    thread.join()
+
+
+async def test_interrupts_that_race_with_the_end_harm_nobody(threads: Threads) -> None:
+    """Whenever the interrupt comes, the caller gets an answer and the thread lives on."""
+    for n in range(300):
+        task = asyncio.create_task(threads.run(lambda n=n: sum(range(n * 10)), 5))
+        for _ in range(n % 7):
+            await asyncio.sleep(0)
+        task.cancel()
+        [answer] = await asyncio.gather(task, return_exceptions=True)
+        assert answer == sum(range(n * 10)) or isinstance(answer, asyncio.CancelledError)
+    assert await threads.run(lambda: "fine", 1) == "fine"
+    await until(lambda: len(threads._idle) == len(ours()))
+
+
+def test_a_closed_loop_does_not_trouble_the_thread() -> None:
+    release, noted = threading.Event(), []
+    previous, threading.excepthook = threading.excepthook, noted.append
+
+    async def main() -> None:
+        threads = Threads()
+        begun = threading.Event()
+
+        def slow() -> None:
+            begun.set()
+            release.wait()
+
+        assert isinstance(await cancelled(threads, slow, begun), Abandoned)
+        threads.close()
+
+    try:
+        asyncio.run(main())
+        [left] = ours()
+        release.set()
+        left.join(5)
+        assert not left.is_alive(), "nobody would ever use it again"
+        assert not noted
+    finally:
+        threading.excepthook = previous
+
+
+async def test_closing_ends_idle_threads_at_once_and_busy_ones_later() -> None:
+    threads, release, begun = Threads(), threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        release.wait()
+
+    already = set(ours())
+    busy = asyncio.create_task(threads.run(slow, 1))
+    await until(begun.is_set)
+    await threads.run(lambda: None, 1)
+    threads.close()
+    await until(lambda: len(set(ours()) - already) == 1)
+    release.set()
+    await busy
+    await until(lambda: not set(ours()) - already)
+
+
+async def test_context_variables_of_the_caller(threads: Threads) -> None:
+    """A logger's or tracer's context goes with the call."""
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request")
+    request.set("r1")
+    assert await threads.run(lambda: request.get("none"), 1) == "r1"
