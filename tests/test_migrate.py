@@ -165,7 +165,7 @@ def test_all_revisions_of_a_run_commit_together_or_not_at_all(
 def test_a_database_that_cannot_hold_every_character_can_be_migrated(
     new_database: NewDatabase,
 ) -> None:
-    latin1 = new_database("encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0")
+    latin1 = new_database("encoding 'LATIN1' locale 'C' locale_provider libc template template0")
     assert not upgrade(latin1).up_to_date
 
 
@@ -179,13 +179,16 @@ def test_ten_processes_at_once_make_one_schema(empty_url: str) -> None:
     psql(
         empty_url,
         f"alter database {name} set default_transaction_isolation to serializable;"
-        f"alter database {name} set statement_timeout to '300ms'",
+        f"alter database {name} set statement_timeout to '1s'",
     )
     with psycopg.connect(empty_url, autocommit=True) as watcher:
         watcher.execute("begin")
         watcher.execute(LOCK)
         with migrators(10, empty_url) as processes:
-            waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+            waiting = (
+                "select count(*) from pg_locks l join pg_database d on d.oid = l.database"
+                " where datname = current_database() and locktype = 'advisory' and not granted"
+            )
             eventually(lambda: watcher.execute(waiting).fetchone() == (10,), within=60)
             watcher.execute("rollback")
             said = [process.communicate(timeout=60) for process in processes]
