@@ -1,0 +1,76 @@
+"""Handlers that end their process: os._exit, a segfault. A supervisor starts the worker again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from tests.chaos.figures import Figures
+from tests.chaos.place import Place
+from tests.chaos.scene import Scene
+
+KILLERS = ("exit", "exit_in_thread", "segfault")
+
+
+@dataclass(frozen=True)
+class Size:
+    """killers: rows of each kind of killer. rows: neighbours that want only to finish."""
+
+    rows: int
+    killers: int
+    workers: int
+    slots: int
+    lease: float
+    ms: float
+
+
+FULL = Size(rows=2_000, killers=3, workers=4, slots=8, lease=2.0, ms=50)
+SHORT = Size(rows=100, killers=1, workers=2, slots=4, lease=1.0, ms=20)
+CRASHES = 3
+
+
+def run(place: Place, size: Size) -> Figures:
+    count = size.killers * len(KILLERS)
+    figures = Figures(f"{count} rows whose handler ends its process, among {size.rows} others")
+    with Scene.at(place, slots=size.slots, lease=size.lease) as scene:
+        fleet = scene.fleet
+        killers = [
+            key
+            for kind in KILLERS
+            for _ in range(size.killers)
+            for key in (
+                *scene.load(1, kind),
+                *(scene.load(size.rows // count, ms=size.ms) and ()),
+            )
+        ]
+        polite = scene.load(1, "sys_exit", {"max_attempts": 2})
+
+        def drained() -> bool:
+            for _ in range(size.workers - len(fleet.running)):
+                fleet.start()
+            return scene.drained()
+
+        fleet.until(drained, 300)
+        fleet.until(lambda: len(fleet.running) == size.workers)
+        fleet.stop_all()
+        history = scene.judge(figures)
+        finals = history.final_of
+        runs = Counter(run.key for run in history.runs)
+        dead = [key for key in killers if finals[key].state == "dead"]
+        figures.add("killers dead", len(dead), exactly=count)
+        figures.add("  after crashes", _spread(finals[key].crashes for key in killers))
+        figures.add("  after runs", _spread(runs[key] for key in killers), exactly=str(CRASHES))
+        others = [final for final in history.finals if final.key not in {*killers, *polite}]
+        done = sum(final.state == "done" for final in others)
+        figures.add("neighbours done", done, exactly=len(others))
+        figures.add("  that crashed beside a killer", sum(final.crashes > 0 for final in others))
+        figures.add("sys.exit() in a handler: state", finals[polite[0]].state, exactly="dead")
+        figures.add("  attempts", runs[polite[0]], exactly=2)
+        exits = Counter(process.popen.returncode for process in fleet.processes)
+        ended = ", ".join(f"{n} x {code}" for code, n in sorted(exits.items()) if code != 0)
+        figures.add("processes ended by their handlers", ended)
+    return figures
+
+
+def _spread(counts: object) -> str:
+    return ", ".join(sorted({str(count) for count in counts}))  # type: ignore[attr-defined]

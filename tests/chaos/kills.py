@@ -1,0 +1,54 @@
+"""Workers are killed (SIGKILL) under load and started again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from tests.chaos.figures import Figures
+from tests.chaos.place import Place
+from tests.chaos.scene import Scene
+
+
+@dataclass(frozen=True)
+class Size:
+    """ms: shortest and longest run time of a row. every: seconds between two kills."""
+
+    rows: int
+    workers: int
+    slots: int
+    kills: int
+    every: float
+    lease: float
+    ms: tuple[float, float]
+
+
+FULL = Size(rows=20_000, workers=4, slots=8, kills=20, every=3.0, lease=3.0, ms=(20, 170))
+SHORT = Size(rows=600, workers=3, slots=4, kills=4, every=0.5, lease=1.5, ms=(5, 60))
+
+
+def run(place: Place, size: Size) -> Figures:
+    figures = Figures(f"SIGKILL of a random worker every {size.every:g} s, {size.kills} times")
+    with Scene.at(place, slots=size.slots, lease=size.lease) as scene:
+        scene.load_mixed(size.rows, size.ms)
+        began = time.monotonic()
+        scene.fleet.start_many(size.workers)
+        underway = 0
+        for number in range(size.kills):
+            due = began + (number + 1) * size.every
+            time.sleep(max(0.0, due - time.monotonic()))
+            underway += not scene.drained()
+            scene.fleet.kill_one()
+            scene.fleet.start()
+        last_kill = time.monotonic()
+        scene.fleet.until(scene.drained, 300)
+        ended = time.monotonic()
+        codes = scene.fleet.stop_all()
+        figures.add("worker processes x slots", f"{size.workers} x {size.slots}")
+        figures.add("kills", size.kills)
+        figures.add("  while rows were left", underway, exactly=size.kills)
+        figures.add("seconds until all rows were final", ended - began)
+        figures.add("  of those after the last kill", ended - last_kill)
+        figures.add("workers that stopped in order", codes.count(0), exactly=size.workers)
+        scene.judge(figures)
+    return figures

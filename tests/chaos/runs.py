@@ -1,0 +1,17 @@
+"""The runs, by name."""
+
+from __future__ import annotations
+
+from tests.chaos import crashes, freezes, kills, memory, restarts, signals, stops, strangers
+
+# each has `run(place, size) -> Figures`, and the sizes FULL and SHORT
+RUNS = {
+    "kills": kills,
+    "freezes": freezes,
+    "stops": stops,
+    "restarts": restarts,
+    "memory": memory,
+    "crashes": crashes,
+    "strangers": strangers,
+    "signals": signals,
+}

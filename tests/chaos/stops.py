@@ -1,0 +1,88 @@
+"""SIGTERM under load, whatever the handlers do: gone in time, nothing left claimed."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from tests.chaos import ledger
+from tests.chaos.figures import Figures
+from tests.chaos.fleet import Process
+from tests.chaos.place import Place
+from tests.chaos.scene import Scene
+
+GRACE_PASSED = 9
+# kind of handler -> the exit code of a worker that must stop while it runs
+KINDS = {
+    "work": 0,
+    "wait": GRACE_PASSED,
+    "block_thread": GRACE_PASSED,
+    "spin_thread": GRACE_PASSED,
+    "block_loop": GRACE_PASSED,
+    "spin_loop": GRACE_PASSED,
+    "stubborn": GRACE_PASSED,
+    "foreign_thread": GRACE_PASSED,
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """stops: how many workers are stopped; the kinds of handlers take turns. grace: seconds."""
+
+    stops: int
+    grace: float
+    slots: int
+    kinds: tuple[str, ...] = tuple(KINDS)
+
+
+FULL = Size(stops=24, grace=10.0, slots=8)
+SHORT = Size(stops=8, grace=2.0, slots=2)
+
+
+@dataclass(frozen=True)
+class Stop:
+    kind: str
+    code: int
+    seconds: float
+
+
+def run(place: Place, size: Size) -> Figures:
+    figures = Figures(f"SIGTERM with a grace of {size.grace:g} s, {size.stops} times")
+    with Scene.at(place, grace=size.grace, lease=6.0, slots=size.slots) as scene:
+        kinds = itertools.islice(itertools.cycle(size.kinds), size.stops)
+        stops = [_stop_under_load(scene, kind, f"queue{n}") for n, kind in enumerate(kinds)]
+        for kind in size.kinds:
+            of_kind = [stop for stop in stops if stop.kind == kind]
+            codes = ", ".join(sorted({str(stop.code) for stop in of_kind}))
+            figures.add(f"{kind}: exit code", codes, exactly=str(KINDS[kind]))
+            figures.add("  slowest in s", max(s.seconds for s in of_kind), most=size.grace)
+        in_time = sum(stop.seconds <= size.grace for stop in stops)
+        figures.add("stopped in time", in_time, exactly=size.stops)
+        live = scene.workload.live(scene.db)
+        figures.add("rows left", len(live))
+        figures.add("  claimed", sum(row.owner is not None for row in live), exactly=0)
+        figures.add("  with an attempt spent", sum(row.attempt > 0 for row in live), exactly=0)
+        scene.judge(figures, finished=False)
+    return figures
+
+
+def _stop_under_load(scene: Scene, kind: str, queue: str) -> Stop:
+    """Stops a worker with every slot busy with that kind, and more rows waiting."""
+    fleet = scene.fleet
+    scene.load(6 * fleet.slots, kind, {"queue": queue}, **({"ms": 300} if kind == "work" else {}))
+    fleet.settings["queues"] = queue
+    worker = fleet.start()
+    fleet.wait_ready(worker)
+    # a handler that blocks the loop lets none start beside it
+    busy = 1 if kind.endswith("_loop") else fleet.slots
+    fleet.until(lambda: _running(scene, worker) >= busy)
+    fleet.stop(worker)
+    code = fleet.wait_exit(worker, fleet.grace + 30)
+    assert worker.stop_sent_at is not None
+    assert worker.ended_at is not None
+    return Stop(kind, code, worker.ended_at - worker.stop_sent_at)
+
+
+def _running(scene: Scene, worker: Process) -> int:
+    runs = ledger.read(scene.place.directory / "ledger")
+    return sum(run.pid == worker.pid and run.ended is None for run in runs)

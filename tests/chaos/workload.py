@@ -1,0 +1,125 @@
+"""What the workers of a run work on: a table of due rows, and how to read what became of them.
+
+The runs know only the class `Workload`, so that the same ones can be done on another table.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+RECORD = Path(__file__).parent / "record.sql"
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A row in a final state, and the claim that brought it there."""
+
+    key: str
+    kind: str
+    state: str
+    token: int
+    worker: int | None
+    attempt: int
+    max_attempts: int | None
+    crashes: int
+    ran: bool  # settled by its worker, rather than by a sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A row in no final state. owner: the worker that has claimed it."""
+
+    key: str
+    owner: int | None
+    token: int
+    attempt: int
+
+
+class Workload(ABC):
+    """One source of rows. Connections are in autocommit mode."""
+
+    source: str
+
+    @abstractmethod
+    def prepare(self, db: psycopg.Connection[Any]) -> None:
+        """Makes the table, if it is not there, and the trigger that records its changes."""
+
+    @abstractmethod
+    def load(
+        self,
+        db: psycopg.Connection[Any],
+        count: int,
+        kind: str,
+        args: Mapping[str, Any],
+        **columns: Any,
+    ) -> list[str]:
+        """Adds `count` rows that are due; their keys, once they are committed."""
+
+    @abstractmethod
+    def finals(self, db: psycopg.Connection[Any]) -> list[Final]:
+        """All rows in a final state; a row that got there twice stands there twice."""
+
+    @abstractmethod
+    def live(self, db: psycopg.Connection[Any]) -> list[Live]: ...
+
+    @abstractmethod
+    def unfinished(self, db: psycopg.Connection[Any]) -> int:
+        """How many rows are in no final state."""
+
+
+class Jobs(Workload):
+    """The built-in table."""
+
+    source = "jobs"
+
+    def prepare(self, db: psycopg.Connection[Any]) -> None:
+        db.execute(RECORD.read_bytes())
+
+    def load(
+        self,
+        db: psycopg.Connection[Any],
+        count: int,
+        kind: str,
+        args: Mapping[str, Any],
+        **columns: Any,
+    ) -> list[str]:
+        rows = db.execute(
+            """select worker.enqueue(
+                          %(kind)s, %(args)s::jsonb, queue => %(queue)s, priority => %(priority)s,
+                          max_attempts => %(max_attempts)s, in_ => make_interval(secs => %(delay)s))
+                 from generate_series(1, %(count)s)""",
+            {
+                "kind": kind,
+                "args": json.dumps(dict(args)),
+                "count": count,
+                "queue": "default",
+                "priority": 0,
+                "max_attempts": None,
+                "delay": 0,
+                **columns,
+            },
+        ).fetchall()
+        return [str(key) for (key,) in rows]
+
+    def finals(self, db: psycopg.Connection[Any]) -> list[Final]:
+        rows = db.execute(
+            """select id::text, kind, state, token, worker, attempt, max_attempts, crashes,
+                      run_ms is not null
+                 from worker.jobs_finished"""
+        )
+        return [Final(*row) for row in rows]
+
+    def live(self, db: psycopg.Connection[Any]) -> list[Live]:
+        rows = db.execute("select id::text, owner, token, attempt from worker.jobs")
+        return [Live(*row) for row in rows]
+
+    def unfinished(self, db: psycopg.Connection[Any]) -> int:
+        [count] = db.execute("select count(*) from worker.jobs").fetchone() or [0]
+        return int(count)
