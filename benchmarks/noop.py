@@ -1,0 +1,48 @@
+"""The app that benchmarks run, and the process that drains it.
+
+Run as `python -m benchmarks.noop URL SLOTS`: drains until nothing is due and prints one line of
+JSON: seconds, client CPU seconds, peak RSS in MB, rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+
+from worker.app import App
+from worker.runtime import Budget, Worker
+from worker.settings import Settings
+from worker.url import DatabaseURL
+
+app = App()
+
+
+@app.handler
+async def noop(i: int, pad: str) -> None:
+    pass
+
+
+@app.handler
+async def wait(i: int, pad: str) -> None:
+    await asyncio.sleep(0.05)
+
+
+async def drain(url: str, slots: int) -> dict[str, float]:
+    settings = Settings.load(concurrency=slots)
+    started = time.perf_counter()
+    cpu = time.process_time()
+    report = await Worker(app, settings, DatabaseURL.parse(url)).run(drain=Budget())
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu": time.process_time() - cpu,
+        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "rows": report.settled,
+    }
+
+
+if __name__ == "__main__":
+    with asyncio.Runner() as runner:
+        print(json.dumps(runner.run(drain(sys.argv[1], int(sys.argv[2])))))
