@@ -85,7 +85,7 @@ class Loop:
             return BUFFER_AGE_MOST
         self._dry = False
         rows = await self._claimer.step(want, worker)
-        self._dry = len(rows) < want
+        self._dry = not rows or (len(rows) < want and not self._asks_again())
         self._accept(rows, worker)
         if len(rows) == want:
             return 0.0
@@ -199,10 +199,15 @@ class Loop:
     def _rest(self, *, found: bool) -> float:
         """Seconds until the next poll. While notifications come it need not hurry."""
         self._poll = self._poll_first if found else min(self._poll_most, self._poll * 2)
-        if found and (self.until_empty or not self._hears()):
+        if found and self._asks_again():
             return 0.0
         next_in = self._claimer.next_due_in()
         return self._poll if next_in is None else min(self._poll, next_in + 0.002)
+
+    def _asks_again(self) -> bool:
+        """Whether a claim that found less than it asked for is followed by another at once: where
+        somebody waits for the end, or nobody would tell of more."""
+        return self.until_empty or not self._hears()
 
     def _return_stale(self) -> None:
         if self._buffer and time.monotonic() - self._buffered_at > BUFFER_AGE_MOST:
