@@ -148,7 +148,7 @@ def _shared_cluster(shared: Path, binaries: Binaries) -> Iterator[str]:
 @contextlib.contextmanager
 def _container(shared: Path, major: int) -> Iterator[str]:
     """The worker that starts it stays until the others have left, then stops it."""
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.postgres import PostgresContainer
 
     users, start = FileLock(shared / "container.users"), FileLock(shared / "container.start")
     address = shared / "container.url"
