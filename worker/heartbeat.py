@@ -118,6 +118,7 @@ class Heartbeat:
             return min(1.0, self._every)
         if rows[0][0]:
             self._cancels([_claim(text) for text in rows[0][0]])
+            return min(1.0, self._every)  # again, until they have ended: one may not have started
         return self._every
 
     def _give_up(self) -> None:

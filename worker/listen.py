@@ -7,21 +7,27 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 CHANNEL = "duerow"
+WORKER_CHANNEL = "duerow_worker"
 
 
 class Listener:
     """Listens on a connection it is attached to, and calls `heard` for each notification of our
-    queues. `live`: whether it would hear one; `wake` is set when it no longer does."""
+    queues, `called` with the id of a worker that an operator wants something of. `live`: whether it
+    would hear one; `wake` is set when it no longer does."""
 
-    def __init__(self, queues: Collection[str], heard: Callable[[], None]) -> None:
+    def __init__(
+        self, queues: Collection[str], heard: Callable[[], None], called: Callable[[str], None]
+    ) -> None:
         self._queues = frozenset(queues)
         self._heard = heard
+        self._called = called
         self.wake = asyncio.Event()
         self.live = False
 
     async def attach(self, connection: Any) -> None:
         """Starts listening on a connection that was just made."""
         await connection.add_listener(CHANNEL, self._notified)
+        await connection.add_listener(WORKER_CHANNEL, self._worker_notified)
         connection.add_termination_listener(self._ended)
         self.live = True
         self._heard()  # something may have come while nobody listened
@@ -29,6 +35,9 @@ class Listener:
     def _notified(self, connection: Any, pid: int, channel: str, payload: str) -> None:
         if payload in self._queues:
             self._heard()
+
+    def _worker_notified(self, connection: Any, pid: int, channel: str, payload: str) -> None:
+        self._called(payload)
 
     def _ended(self, connection: Any) -> None:
         self.live = False

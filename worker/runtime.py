@@ -192,7 +192,7 @@ class Worker:
             lost=self._settler.add_lost,
             finished=self._loop.finished,
         )
-        self._listener = Listener(self.queues, self._loop.heard)
+        self._listener = Listener(self.queues, self._loop.heard, self._called)
         listens = settings.listen and not (server.pooled and settings.direct_url is None)
         self._ear = Link(
             "listen",
@@ -278,6 +278,11 @@ class Worker:
                     error.what, why=error.why, hint="worker doctor"
                 ) from error
             raise
+
+    def _called(self, worker: str) -> None:
+        """An operator has asked the worker of that id for something; its heartbeat tells what."""
+        if worker == str(self.worker_id):
+            self._heartbeat.beat_now()
 
     async def _watch_fence(self) -> float:
         """Starts over under a new id when this worker was declared dead."""

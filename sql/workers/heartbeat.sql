@@ -2,8 +2,18 @@
 --
 -- takes  $1 bigint: the worker's id, $2 int: rows running, $3 bigint: rows settled since the start,
 --        $4 boolean: draining.
--- gives  one row: the ids of running rows that an operator asked to stop, as an array of [id, token] texts.
+-- gives  one row: the claims on running rows that an operator asked to stop, as an array of texts
+--        "source token key". One stays in it until its row is settled; then it is marked as handled.
 -- none   this worker was declared dead, its rows run elsewhere: cancel everything, register anew.
+with handled as (
+    update worker.operator_actions a
+       set handled_at = now()
+     where a.worker = $1 and a.handled_at is null and a.source = 'jobs'
+       and not exists (
+        select from worker.jobs j
+         where j.id = case a.source when 'jobs' then a.target::bigint end
+           and j.owner = a.worker and j.token = a.token)
+)
 update worker.workers w
    set heartbeat_at = now(), running = $2, settled = $3,
        draining_at = case when $4::boolean then coalesce(draining_at, now()) end
