@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from worker.cli.common.parameters import duration
 from worker.cli.common.settings_flags import SettingsCommand
 
 FAILURES = 7
+COUNTS = ("settled", "failed", "released", "lost")
 
 
 @verb("drain", cls=SettingsCommand)
@@ -25,11 +25,11 @@ def command(max_seconds: float | None, max_rows: int | None, as_json: bool, **fl
     Gives what was done, and exits with 7 when an attempt failed, with 9 when rows had to be given
     back while they ran.
     """
-    from worker.cli.common.running import run_worker
+    from worker.cli.common.running import leave, run_worker
     from worker.runtime import Budget
     from worker.settings import Settings
 
-    report = run_worker(Settings.load(**flags), drain=Budget(max_seconds, max_rows))
-    done = {k: v for k, v in dataclasses.asdict(report).items() if k not in ("code", "stuck")}
-    show_record(done, as_json=as_json)
-    return report.code or (FAILURES if report.failed else 0)
+    ended = run_worker(Settings.load(**flags), drain=Budget(max_seconds, max_rows))
+    report = ended.report
+    show_record({name: getattr(report, name) for name in COUNTS}, as_json=as_json)
+    return leave(ended, report.code or (FAILURES if report.failed else 0))

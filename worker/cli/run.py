@@ -15,7 +15,8 @@ def command(**flags: Any) -> int:
     SIGTERM or Ctrl-C drains: what runs may finish within the grace, the rest is given back.
     Exit code 9 says that rows had to be given back while they ran.
     """
-    from worker.cli.common.running import run_worker
+    from worker.cli.common.running import leave, run_worker
     from worker.settings import Settings
 
-    return run_worker(Settings.load(**flags)).code
+    ended = run_worker(Settings.load(**flags))
+    return leave(ended, ended.report.code)

@@ -279,11 +279,11 @@ def _settled_fields(event: events.RowSettled, *, message: bool) -> dict[str, Any
     elif transition.delay is not None:
         next_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=transition.delay)
         fields["next_at"] = next_at.isoformat(timespec="milliseconds")
-    if transition.fault is not None:
-        fields["error_type"] = transition.fault.type
-        fields["error_fingerprint"] = transition.fault.fingerprint
-        if message:
-            fields["error"] = transition.fault.message
+    fault = transition.fault
+    if fault is not None and transition.verb in ("retry", "dead"):
+        fields |= {"error_type": fault.type, "error_fingerprint": fault.fingerprint}
+    if fault is not None and message:
+        fields["why"] = fault.message
     return fields
 
 

@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -26,9 +26,15 @@ if TYPE_CHECKING:
 LAST_WAIT = 0.5  # seconds that what is left of handlers has to end
 
 
-def run_worker(settings: Settings, *, drain: Budget | None = None) -> Report:
-    """Until stopped, or with a budget until nothing is due. Does not return when something of a
-    handler cannot be ended: then the process is."""
+class Ended(NamedTuple):
+    """What a worker did; whether nothing of its handlers is left in this process."""
+
+    report: Report
+    clean: bool
+
+
+def run_worker(settings: Settings, *, drain: Budget | None = None) -> Ended:
+    """Until stopped, or with a budget until nothing is due. `leave` is to follow."""
     sink = configure(settings.log_level, settings.log_format, colours=colours(sys.stderr))
     log = structlog.get_logger("duerow")
     for warning in settings.warnings:
@@ -40,37 +46,45 @@ def run_worker(settings: Settings, *, drain: Budget | None = None) -> Report:
         started = banner(worker, settings, url, text=format == "console")
         worker.events.subscribe(LogObserver(sink, settings.log_level, format, started=started))
         Signals(worker, interactive=is_terminal(sys.stdin)).install()
-        report, clean = _in_loop(worker, drain)
-    if report.stuck or not clean:
-        leave(report.code)
-    return report
+        return _in_loop(worker, drain)
 
 
-def leave(code: int) -> NoReturn:
-    """Ends the process as it is: a handler that swallows its cancellation, or a thread that hangs,
-    would keep the interpreter from ending."""
+def leave(ended: Ended, code: int) -> int:
+    """The exit code; or, where something of a handler could not be ended, the end of the process:
+    a task that swallows its cancellation, or a thread that hangs, would keep it from ending."""
+    if ended.clean:
+        return code
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 
 
-def _in_loop(worker: Worker, drain: Budget | None) -> tuple[Report, bool]:
-    """What the worker did; whether nothing of its handlers is left."""
+def _in_loop(worker: Worker, drain: Budget | None) -> Ended:
     loop = _new_loop()
     asyncio.set_event_loop(loop)
     gc.freeze()  # what was imported stays: the collector need not walk over it again
-    report = loop.run_until_complete(worker.run(drain=drain))
+    try:
+        report = loop.run_until_complete(worker.run(drain=drain))
+    except BaseException:
+        _end_tasks(loop)
+        raise
+    grace_passed = report.code != 0
+    if grace_passed or not _end_tasks(loop) or _threads_left():
+        return Ended(report, clean=False)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    return Ended(report, clean=True)
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> bool:
+    """Cancels what is left; whether it has ended."""
     left = asyncio.all_tasks(loop)
     for task in left:
         task.cancel()
     if left:
         loop.run_until_complete(asyncio.wait(left, timeout=LAST_WAIT))
-    if asyncio.all_tasks(loop) or _threads_left():
-        return report, False
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
-    return report, True
+    return not asyncio.all_tasks(loop)
 
 
 def _threads_left() -> bool:
