@@ -56,7 +56,8 @@ def unreachable(error: DBAPIError, url: DatabaseURL) -> DatabaseUnreachable:
 
 def place(url: DatabaseURL) -> str:
     """`user@host:5432/database`, nothing else of the URL."""
-    return f"{url.user}@{','.join(map(str, url.addresses))}/{url.database}"
+    hosts = ",".join(str(address.located()) for address in url.addresses)
+    return f"{url.user}@{hosts}/{url.database}"
 
 
 def explained(
