@@ -167,6 +167,7 @@ class Registry:
 
     @property
     def queues(self) -> tuple[str, ...]:
+        """Every queue that a handler names; an adopted table is one of its own."""
         return tuple(sorted({handler.queue for handler in self}))
 
 

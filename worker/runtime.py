@@ -41,8 +41,9 @@ from worker.sessions import Sessions
 from worker.settings import Settings
 from worker.settle import Settler
 from worker.source import Source
+from worker.sources.adopt import adopted
 from worker.sources.jobs import Jobs
-from worker.url import DatabaseURL
+from worker.url import DatabaseURL, connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Worker:
         self._direct_url = settings.direct_url or url
         self._pairs = [
             (queue, handler.kind)
-            for handler in app.registry
+            for handler in app.registry.jobs
             for queue in (queues or app.registry.queues)
         ]
         self.queues = queues or app.registry.queues
@@ -132,7 +133,7 @@ class Worker:
         if self._stop_by is not None:
             self._stopping.set()
         self.server = server = await probe(self._url, self._settings.connect_timeout)
-        self._assemble(server)
+        self._assemble(server, await self._sources())
         await self._start(server)
         services = [asyncio.create_task(s.run(), name=s.name) for s in self._services()]
         if drain is not None:
@@ -153,13 +154,25 @@ class Worker:
 
     # --- assembling ------------------------------------------------------------------------
 
-    def _assemble(self, server: Server) -> None:
+    async def _sources(self) -> list[Source]:
+        """The sources of the rows that this app has handlers for. Raises what is wrong with an
+        adopted table, before anything is claimed."""
+        sources: list[Source] = [Jobs(self._pairs)] if self._pairs else []
+        tables = [handler for handler in self._app.registry if handler.table is not None]
+        if tables:
+            connection = await connect(self._url, timeout=self._settings.connect_timeout)
+            try:
+                sources += [await adopted(connection, handler) for handler in tables]
+            finally:
+                await connection.close(timeout=2)
+        return sources
+
+    def _assemble(self, server: Server, sources: list[Source]) -> None:
         settings = self._settings
         outage = Outage(self.events)
         hot: dict[str, Any] = {"planner": HOT_PATH_PLANNER, "pooled": server.pooled}
         self._claim_link = Link("claim", self._url, outage, **hot)
         self._settle_link = Link("settle", self._url, outage, **hot)
-        sources: list[Source] = [Jobs(self._pairs)]
         by_name = {source.name: source for source in sources}
         self._settler = Settler(by_name, self._settle_link, self.events)
         claimers = [Claimer(source, self._claim_link, self.events) for source in sources]

@@ -9,9 +9,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from psycopg import sql
 
@@ -22,17 +21,18 @@ from worker.sources.spec import TableSpec
 from worker.statements import statement
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What the catalog says of an adopted table.
+class Layout(Protocol):
+    """What the catalog says of an adopted table: see worker.tables.description."""
 
-    types: the SQL type of each of its columns, by exact name.
-    """
-
-    schema: str
-    table: str
-    partitioned: bool
-    types: dict[str, str]
+    @property
+    def schema(self) -> str: ...
+    @property
+    def table(self) -> str: ...
+    @property
+    def partitioned(self) -> bool: ...
+    @property
+    def types(self) -> Mapping[str, str]:
+        """The SQL type of each of its columns, by exact name."""
 
 
 class Rows:
