@@ -72,11 +72,13 @@ async def test_the_transaction_is_the_callers(
     assert seen() == ([(1,), (2,)] if end == "commit" else [])
 
 
-def _two_inserts(fail: bool) -> Talk[str]:
+def _two_inserts(failure: str | None) -> Talk[str]:
     yield "insert into written values ($1)", [1]
     rows = yield "select count(*) from written where $1::boolean", [True]
-    if fail:
+    if failure == "of the database":
         yield "select 1 / $1::integer", [0]
+    if failure == "of ours":
+        raise RuntimeError("division by zero")
     return f"{rows[0][0]} seen"
 
 
@@ -84,46 +86,46 @@ class Autocommit:
     """Connections that commit each statement by themselves."""
 
     @staticmethod
-    async def asyncpg(url: str, fail: bool) -> Any:
+    async def asyncpg(url: str, failure: str | None) -> Any:
         connection = await asyncpg.connect(url)
         try:
-            return await converse(connection, _two_inserts(fail), together=True)
+            return await converse(connection, _two_inserts(failure), together=True)
         finally:
             assert not connection.is_in_transaction()
             await connection.close()
 
     @staticmethod
-    async def psycopg(url: str, fail: bool) -> Any:
+    async def psycopg(url: str, failure: str | None) -> Any:
         with psycopg.connect(url, autocommit=True) as connection:
-            return converse(connection, _two_inserts(fail), together=True)
+            return converse(connection, _two_inserts(failure), together=True)
 
     @staticmethod
-    async def psycopg_async(url: str, fail: bool) -> Any:
+    async def psycopg_async(url: str, failure: str | None) -> Any:
         connect = psycopg.AsyncConnection.connect
         async with await connect(url, autocommit=True) as connection:
-            return await converse(connection, _two_inserts(fail), together=True)
+            return await converse(connection, _two_inserts(failure), together=True)
 
     @staticmethod
-    async def sqlalchemy(url: str, fail: bool) -> Any:
+    async def sqlalchemy(url: str, failure: str | None) -> Any:
         with engine_of(url, isolation_level="AUTOCOMMIT").connect() as connection:
-            return converse(connection, _two_inserts(fail), together=True)
+            return converse(connection, _two_inserts(failure), together=True)
 
     @staticmethod
-    async def sqlalchemy_asyncpg(url: str, fail: bool) -> Any:
+    async def sqlalchemy_asyncpg(url: str, failure: str | None) -> Any:
         engine = async_engine_of(url, "asyncpg", isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
-            return await converse(connection, _two_inserts(fail), together=True)
+            return await converse(connection, _two_inserts(failure), together=True)
 
     @staticmethod
-    async def sqlalchemy_psycopg(url: str, fail: bool) -> Any:
+    async def sqlalchemy_psycopg(url: str, failure: str | None) -> Any:
         engine = async_engine_of(url, "psycopg", isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
-            return await converse(connection, _two_inserts(fail), together=True)
+            return await converse(connection, _two_inserts(failure), together=True)
 
     @staticmethod
-    async def django(url: str, fail: bool) -> Any:
+    async def django(url: str, failure: str | None) -> Any:
         wrapper = django_connections(url)["default"]
-        return await asyncio.to_thread(converse, wrapper, _two_inserts(fail), together=True)
+        return await asyncio.to_thread(converse, wrapper, _two_inserts(failure), together=True)
 
 
 @pytest.mark.parametrize("kind", [name for name in vars(Autocommit) if name[0] != "_"])
@@ -131,10 +133,11 @@ async def test_together_holds_where_each_statement_commits(
     kind: str, db_url: str, pg: psycopg.Connection
 ) -> None:
     pg.execute("create table written (n integer)")
-    with pytest.raises(Exception, match="division by zero"):
-        await getattr(Autocommit, kind)(db_url, True)
-    assert pg.execute("select n from written").fetchall() == []
-    assert await getattr(Autocommit, kind)(db_url, False) == "1 seen"
+    for failure in ("of the database", "of ours"):
+        with pytest.raises(Exception, match="division by zero"):
+            await getattr(Autocommit, kind)(db_url, failure)
+        assert pg.execute("select n from written").fetchall() == []
+    assert await getattr(Autocommit, kind)(db_url, None) == "1 seen"
     assert pg.execute("select n from written").fetchall() == [(1,)]
 
 
@@ -144,7 +147,7 @@ async def test_together_does_not_commit_what_the_caller_began(
 ) -> None:
     pg.execute("create table written (n integer)")
     async with PRODUCERS[kind](db_url) as producer:
-        answer = converse(producer.connection, _two_inserts(False), together=True)
+        answer = converse(producer.connection, _two_inserts(None), together=True)
         assert (answer if isinstance(answer, str) else await answer) == "1 seen"
         assert pg.execute("select n from written").fetchall() == []
         await producer.rollback()

@@ -407,3 +407,15 @@ def _bad(value: Any) -> str | None:
 def test_the_depth_is_counted_exactly(levels: int) -> None:
     fault = fault_of(write(nested(levels)), PAYLOAD_LIMIT)
     assert (fault is not None) is (levels > DEPTH_LIMIT)
+
+
+def test_chunks_stay_within_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [6, 88, 6, 6, 6, 6, 6, 60, 40, 200, 6]
+    batch = Batch([Job("c", {"a": "x" * (n - 8)} if n > 8 else {"": 6}) for n in sizes], None, 999)
+    assert batch.chunks(range(11)) == [range(11)]
+    monkeypatch.setattr("worker.batch.CHUNK_ROWS", 4)
+    monkeypatch.setattr("worker.batch.CHUNK_BYTES", 100)
+    chunks = batch.chunks(range(11))
+    assert [list(chunk) for chunk in chunks] == [*([0, 1, 2], [3, 4, 5, 6], [7, 8], [9], [10])]
+    assert batch.chunks([10, 3, 1]) == [[10, 3, 1]]
+    assert batch.chunks([]) == []

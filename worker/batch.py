@@ -17,6 +17,7 @@ from worker.jsonb import Fault, Unwritable, fault_of, suspects, text_fault, writ
 from worker.outcome import storable
 
 Encode: TypeAlias = Callable[[Job], str | bytes]
+Key: TypeAlias = tuple[str, str | None, bool]  # kind, unique key, whether for a period
 
 CHUNK_ROWS = 20_000
 CHUNK_BYTES = 32 * 1024 * 1024
@@ -52,8 +53,8 @@ class Batch:
         """Whether any job has a unique key."""
         return bool(self._columns["unique_key"])
 
-    def keys(self) -> Iterator[tuple[str, str | None, bool]]:
-        """Of each job: kind, unique key, and whether the key is taken for a period."""
+    def keys(self) -> Iterator[Key]:
+        """What each job asks to be the only one with."""
         for job in self._jobs:
             yield job.kind, job.unique_key, job.unique_for is not None
 

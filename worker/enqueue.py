@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from worker.batch import KEYED, PLAIN, Batch, Encode
+from worker.batch import KEYED, PLAIN, Batch, Encode, Key
 from worker.carrier import Talk, converse
 from worker.job import Job
 from worker.jsonb import PAYLOAD_LIMIT
@@ -123,24 +123,38 @@ def _without_keys(batch: Batch) -> Talk[list[Enqueued]]:
 def _with_keys(batch: Batch) -> Talk[list[Enqueued]]:
     results = [Enqueued(None, False)] * len(batch)
     keys = list(batch.keys())
-    rounds, twins = _rounds(keys)
-    for indexes in rounds:
-        chunks = batch.chunks(indexes)
-        if len(chunks) > 1:  # one order for all callers, lest two wait for each other
-            chunks = batch.chunks(sorted(indexes, key=lambda i: (keys[i][0], keys[i][1] or "")))
-        for chunk in chunks:
-            yield from _offer(batch, chunk, keys, results)
+    firsts, twins = _twins(keys)
+    chunks = batch.chunks(firsts)
+    if len(chunks) > 1:  # one order for all callers, lest two wait for each other
+        chunks = batch.chunks(sorted(firsts, key=lambda i: (keys[i][0], keys[i][1] or "")))
+    for chunk in chunks:
+        yield from _offer(batch, chunk, keys, results)
     for twin, first in twins:
         results[twin] = Enqueued(results[first].id, False)
     return results
 
 
+def _twins(keys: list[Key]) -> tuple[list[int], list[tuple[int, int]]]:
+    """The indexes of jobs to offer; and (twin, first) of each that asks for the same as a first.
+
+    For a period and while live is not the same: one may be held where the other is not.
+    """
+    seen: dict[Key, int] = {}
+    firsts: list[int] = []
+    twins: list[tuple[int, int]] = []
+    for i, key in enumerate(keys):
+        first = i if key[1] is None else seen.setdefault(key, i)
+        if first == i:
+            firsts.append(i)
+        else:
+            twins.append((i, first))
+    return firsts, twins
+
+
 def _offer(
-    batch: Batch,
-    chunk: Sequence[int],
-    keys: list[tuple[str, str | None, bool]],
-    results: list[Enqueued],
+    batch: Batch, chunk: Sequence[int], keys: list[Key], results: list[Enqueued]
 ) -> Talk[None]:
+    """Sets the results of the jobs in `chunk`; offers again those whose holder was not seen."""
     for _ in range(OFFERS):
         rows = yield statement("enqueue/unique"), batch.params(chunk, KEYED)
         ids, created, booked, _queues = rows[0]
@@ -152,24 +166,3 @@ def _offer(
         chunk = [i for i in chunk if results[i].id is None]
         if not chunk:
             return
-
-
-def _rounds(
-    keys: list[tuple[str, str | None, bool]],
-) -> tuple[list[list[int]], list[tuple[int, int]]]:
-    """Which jobs go into one statement: each (kind, unique key) at most once.
-
-    Also (twin, first) for each job that could only find its key held by an earlier one. A key
-    that is asked for both ways, while live and for a period, goes in two rounds.
-    """
-    firsts: dict[tuple[str, str, bool], int] = {}
-    rounds: list[list[int]] = [[], []]
-    twins: list[tuple[int, int]] = []
-    for i, (kind, key, period) in enumerate(keys):
-        if key is None:
-            rounds[0].append(i)
-        elif (first := firsts.setdefault((kind, key, period), i)) != i:
-            twins.append((i, first))
-        else:
-            rounds[(kind, key, not period) in firsts].append(i)
-    return [indexes for indexes in rounds if indexes], twins
