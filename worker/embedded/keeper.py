@@ -94,6 +94,8 @@ class Keeper:
             self.pause(LOOK_EVERY)
             if self.removed():
                 self.stop(signal.SIGQUIT)
+                if not self.instance.exists():  # else the next server uses the same socket
+                    self.tidy_socket()
                 return 0
             if self.unused():
                 self.stop(signal.SIGQUIT if self.remove else signal.SIGINT)
