@@ -1,0 +1,1 @@
+"""Adopting the tables that users already have: described, checked, added to, and left again."""

@@ -1,0 +1,180 @@
+"""What is missing of what `worker tables add` adds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.sources.spec import TableSpec, index_name
+from worker.tables.bookkeeping import Column, bookkeeping, deparsed_expression, folded
+from worker.tables.description import Description, Index, Registration
+from worker.tables.problem import Problem
+
+IndexState = Literal["right", "missing", "invalid", "different"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deparsed:
+    """The claim's index as this server tells it: its expression and, if any, its predicate."""
+
+    expression: str
+    predicate: str | None
+
+
+def missing_columns(spec: TableSpec, table: Description) -> list[Column]:
+    due_type = table.columns[spec.due].base
+    return [c for c in bookkeeping(due_type) if c.name not in table.columns]
+
+
+def index_state(spec: TableSpec, table: Description, deparsed: Deparsed | None) -> IndexState:
+    """Of the claim's index, partitions included.
+
+    deparsed: how the server tells the index that the spec asks for. Without it the expression is
+    still compared; of the condition only whether there is one.
+    """
+    index = table.index(index_name(table.table))
+    if index is None:
+        return "missing"
+    if not _matches(index, spec, table, deparsed):
+        return "different"
+    if not index.valid or lacking_partitions(table):
+        return "invalid"
+    return "right"
+
+
+def lacking_partitions(table: Description) -> list[str]:
+    """Partitions without a valid index that is attached to their parent's."""
+    attached = {i.table for i in table.indexes if i.parent is not None and i.valid}
+    if not table.partitioned:
+        return []
+    return [part.written for part in table.partitions if part.oid not in attached]
+
+
+def _matches(index: Index, spec: TableSpec, table: Description, deparsed: Deparsed | None) -> bool:
+    if index.method != "btree" or index.columns != (None,):
+        return False
+    if deparsed is not None:
+        return (folded(index.expression), folded(index.predicate)) == (
+            folded(deparsed.expression),
+            folded(deparsed.predicate),
+        )
+    expected = folded(deparsed_expression(table.columns[spec.due].quoted))
+    return folded(index.expression) == expected and (index.predicate is None) == (
+        spec.where is None
+    )
+
+
+def registration_of(spec: TableSpec, table: Description) -> Registration | None:
+    return next((r for r in table.registrations if r.name == spec.name), None)
+
+
+def registered(spec: TableSpec, table: Description) -> bool:
+    """Whether worker.sources says of the table what the spec says."""
+    wanted = Registration(
+        name=spec.name,
+        table=table.written,
+        key=spec.key,
+        due=spec.due,
+        condition=spec.where,
+        tenant=spec.tenant,
+        index=index_name(table.table),
+    )
+    return registration_of(spec, table) == wanted
+
+
+def gaps(spec: TableSpec, table: Description, deparsed: Deparsed | None = None) -> list[Problem]:
+    """What keeps a table that can be adopted from being claimed from."""
+    return [*_columns(spec, table), *_index(spec, table, deparsed), *_registration(spec, table)]
+
+
+def _columns(spec: TableSpec, table: Description) -> Iterator[Problem]:
+    missing = [column.name for column in missing_columns(spec, table)]
+    if missing:
+        yield Problem(
+            "columns",
+            f"{table.written} lacks {', '.join(missing)}",
+            "it was not adopted yet, or a column was dropped since",
+            add_command(spec),
+        )
+
+
+def _index(spec: TableSpec, table: Description, deparsed: Deparsed | None) -> Iterator[Problem]:
+    name, again = index_name(table.table), add_command(spec)
+    match index_state(spec, table, deparsed):
+        case "missing":
+            yield Problem(
+                "index",
+                f"{table.written} lacks the index {name}",
+                "without it each claim reads the whole table",
+                again,
+            )
+        case "invalid":
+            lacking = lacking_partitions(table)
+            where = f" in {', '.join(lacking[:3])}" if lacking else ""
+            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+            yield Problem(
+                "index",
+                f"the index {name} of {table.written} is half done{where}{more}",
+                "CREATE INDEX CONCURRENTLY was interrupted, and what it leaves behind is not used",
+                f"{again}   (drops and builds it again)",
+            )
+        case "different":
+            index = table.index(name)
+            yield Problem(
+                "index",
+                f"the index {name} of {table.written} is for another due column or condition",
+                f"it is: {index.definition}" if index else "",
+                f"{again}   (builds the right one, then drops this)",
+            )
+
+
+def _registration(spec: TableSpec, table: Description) -> Iterator[Problem]:
+    there = registration_of(spec, table)
+    if there is None:
+        others = ", ".join(r.name for r in table.registrations)
+        yield Problem(
+            "registration",
+            f"worker.sources does not list {spec.name!r}",
+            f"it lists the table as {others}"
+            if others
+            else "so `tables list` does not show the table, and audits do not look at it",
+            add_command(spec),
+            fatal=False,
+        )
+    elif not registered(spec, table):
+        yield Problem(
+            "registration",
+            f"worker.sources describes {spec.name!r} differently",
+            _difference(spec, there, table),
+            add_command(spec),
+            fatal=False,
+        )
+
+
+def _difference(spec: TableSpec, there: Registration, table: Description) -> str:
+    pairs = {
+        "table": (there.table, table.written),
+        "key": (",".join(there.key), ",".join(spec.key)),
+        "due": (there.due, spec.due),
+        "where": (there.condition, spec.where),
+        "tenant": (there.tenant, spec.tenant),
+    }
+    return "; ".join(f"{n} is {a!r} there, {b!r} here" for n, (a, b) in pairs.items() if a != b)
+
+
+def add_command(spec: TableSpec) -> str:
+    """`worker tables add ...` as a shell would take it."""
+    import shlex
+
+    words = ["worker", "tables", "add", spec.table, "--key", _list(spec.key), "--due", spec.due]
+    if spec.where is not None:
+        words += ["--where", spec.where]
+    if spec.tenant is not None:
+        words += ["--tenant", spec.tenant]
+    words += ["--name", spec.name]
+    return shlex.join(words)
+
+
+def _list(columns: tuple[str, ...]) -> str:
+    return ",".join(f'"{c.replace(chr(34), chr(34) * 2)}"' if "," in c else c for c in columns)
