@@ -329,14 +329,16 @@ async def test_one_notification_for_each_queue_with_due_rows(
     assert await notified() == ["one"]
 
     past, future = (dt.datetime(year, 1, 1, tzinfo=UTC) for year in (2001, 2222))
-    await enqueue_many(producer, [job(301, delay=60), job(302, due_at=future, queue="later")])
-    await enqueue(producer, job(303, delay=0.5))
+    await enqueue_many(producer, [job(301, delay=120), job(302, due_at=future, queue="later")])
     await enqueue(producer, job(304, due_at=future))
     assert await notified() == []
 
+    await enqueue(producer, job(303, delay=0.5, queue="nearly"))  # it is slept for, not polled
+    assert await notified() == ["nearly"]
+
     await enqueue_many(
         producer,
-        [job(305, due_at=past, queue="late"), job(306, delay=60, queue="soon"), job(307, delay=0)],
+        [job(305, due_at=past, queue="late"), job(306, delay=120, queue="soon"), job(307, delay=0)],
     )
     assert sorted(await notified()) == ["default", "late"]
 

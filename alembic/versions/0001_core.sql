@@ -343,7 +343,7 @@ begin
                 enqueue.max_attempts, enqueue.trace)
         on conflict (kind, unique_key) where unique_key is not null do nothing;
         if found then
-            if due <= now() then
+            if due <= now() + interval '1 minute' then  -- later ones are found by looking
                 perform pg_notify('duerow', enqueue.queue);
             end if;
             return new_id;

@@ -33,6 +33,6 @@ with same as (
     returning id, queue, due_at
 ), told as (
     select pg_notify('duerow', due.queue)
-      from (select distinct queue from made where due_at <= now()) due
+      from (select distinct queue from made where due_at <= now() + interval '1 minute') due
 )
 select array(select id from made order by id), (select count(*) from told);

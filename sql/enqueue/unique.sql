@@ -60,7 +60,7 @@ with same as (
     returning id, queue, due_at
 ), told as (
     select pg_notify('duerow', due.queue)
-      from (select distinct queue from made where due_at <= now()) due
+      from (select distinct queue from made where due_at <= now() + interval '1 minute') due
 ), asked as (
     select g.*, g.id in (select m.id from made m) as created, g.id in (select b.job_id from booked b) as booked
       from given g
