@@ -10,7 +10,8 @@
 -- missing rows: the claim was lost, or the row was deleted; nothing was written for it.
 --
 -- The due column is written for done alone, and only if it still is what it was at the claim: a
--- change by its owner wins. No other column of the user's is ever written.
+-- change by its owner wins. No other column of the user's is ever written. Times are the statement's:
+-- in a handler's own session now() is when its transaction began, before the handler ran.
 with outcome as (
     select o.*, ours.*
       from unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::float8[], $7::integer[],
@@ -44,9 +45,9 @@ with outcome as (
     returning o.*, {then_due} as then_due
 ), recorded as (
     insert into worker.attempts
-           (started_at, source, row_key, queue, kind, tenant, attempt, token, worker, outcome, next_at,
+           (ended_at, started_at, source, row_key, queue, kind, tenant, attempt, token, worker, outcome, next_at,
             error_type, message, fingerprint, traceback)
-    select now() - make_interval(secs => run_ms / 1000.0), {name}, {row_key}, {name}, {name}, tenant, was_attempt, token, $1,
+    select statement_timestamp(), statement_timestamp() - make_interval(secs => run_ms / 1000.0), {name}, {row_key}, {name}, {name}, tenant, was_attempt, token, $1,
            outcome, then_due, error_type, message, fingerprint, traceback
       from written
      where run_ms is not null

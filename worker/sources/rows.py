@@ -210,7 +210,9 @@ def _times(due: sql.Identifier, *, naive: bool) -> dict[str, sql.Composable]:
         "due_expression_of_t": expression("t."),
         "now": stored("now()"),
         "occurrence": stored("o.occurrence"),
-        "next": stored("coalesce(o.next_at, now() + make_interval(secs => o.delay))"),
+        "next": stored(
+            "coalesce(o.next_at, statement_timestamp() + make_interval(secs => o.delay))"
+        ),
         "crash_retry": stored("now() + make_interval(secs => power(4, t.duerow_crashes) - 1)"),
         "then_due": sql.SQL("nullif({}, 'infinity'){}").format(
             expression("t."), sql.SQL(" at time zone 'UTC'" if naive else "")
