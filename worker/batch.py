@@ -60,8 +60,10 @@ class Batch:
 
     def chunks(self, rows: Sequence[int]) -> list[Sequence[int]]:
         """Cuts `rows`, indexes of jobs, into what one statement takes."""
+        if not rows:
+            return []
         if len(rows) <= CHUNK_ROWS and sum(map(len, self._texts)) <= CHUNK_BYTES:
-            return [rows] if rows else []
+            return [rows]
         found, start, size = [], 0, 0
         for at, i in enumerate(rows):
             size += len(self._texts[i])
