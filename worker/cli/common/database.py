@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.settings import Settings
     from worker.url import DatabaseURL
 
-BOUNDS = "set local statement_timeout = '30s'; set local lock_timeout = '5s'"
+BOUNDS = "set local statement_timeout = '30s'; set local lock_timeout = '5s'; set local jit = off"
 
 url_option = click.option(
     "--database-url",
@@ -57,7 +57,7 @@ def database(
 def _migrate_if_needed(url: DatabaseURL, tell: Callable[[str], None]) -> None:
     with connected(url) as connection:
         try:
-            _require_schema(connection)
+            require_schema(connection)
             return
         except SchemaError:
             pass
@@ -73,7 +73,7 @@ def session(database_url: str | None) -> Iterator[psycopg.Connection[Any]]:
     from worker.settings import Settings
 
     with database(Settings.load(database_url=database_url)) as url, connected(url) as connection:
-        _require_schema(connection)
+        require_schema(connection)
         yield connection
 
 
@@ -128,7 +128,7 @@ def _one_line(url: DatabaseURL, error: Exception) -> str:
     return "; ".join(line for line in lines if line)
 
 
-def _require_schema(connection: psycopg.Connection[Any]) -> None:
+def require_schema(connection: psycopg.Connection[Any]) -> None:
     import psycopg
 
     from worker.schema import INSTALLATION, Installation, ensure_compatible

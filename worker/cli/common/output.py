@@ -10,11 +10,13 @@ import datetime as dt
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import click
 
 from worker.cli.common.terminal import colours, is_terminal, printable
+from worker.duration import format_duration
 
 Row = Mapping[str, Any]
 
@@ -25,9 +27,11 @@ json_option = click.option(
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def show_rows(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool) -> int:
-    """Any number of rows; how many. columns: which of their values a table has, and in what
-    order; JSON has them all."""
+def show_rows(
+    rows: Iterable[Row], columns: Sequence[str], *, as_json: bool, header: bool = True
+) -> None:
+    """Any number of rows. columns: which of their values a table has, and in what order; JSON has
+    them all. header: the line of names in TSV."""
     found = list(rows)
     if as_json:
         for row in found:
@@ -35,10 +39,10 @@ def show_rows(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool) -> 
     elif is_terminal(sys.stdout):
         _table(found, columns)
     else:
-        _write("\t".join(columns))
+        if header:
+            _write("\t".join(columns))
         for row in found:
             _write("\t".join(plain(row[name]).translate(_ESCAPES) for name in columns))
-    return len(found)
 
 
 def show_record(record: Row, *, as_json: bool) -> None:
@@ -62,7 +66,7 @@ def as_json_text(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value in TSV: nothing for None, ISO 8601 in UTC for a time."""
+    """A value in TSV: nothing for None, ISO 8601 in UTC for a time, seconds for a duration."""
     match value:
         case None:
             return ""
@@ -70,6 +74,8 @@ def plain(value: Any) -> str:
             return "true" if value else "false"
         case dt.datetime():
             return _iso(value)
+        case dt.timedelta():
+            return plain(value.total_seconds())
         case list() | tuple():
             return ",".join(map(plain, value))
         case dict():
@@ -84,13 +90,22 @@ def readable(value: Any) -> str:
     the terminal."""
     if isinstance(value, dt.datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, dt.timedelta):
+        return format_duration(value.total_seconds())
     if isinstance(value, list | tuple):
         return ", ".join(map(readable, value))
     return printable(plain(value))
 
 
 def _for_json(value: Any) -> Any:
-    return _iso(value) if isinstance(value, dt.datetime) else str(value)
+    match value:
+        case dt.datetime():
+            return _iso(value)
+        case dt.timedelta():
+            return value.total_seconds()
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)
 
 
 def _iso(moment: dt.datetime) -> str:

@@ -15,6 +15,7 @@ import structlog
 from worker.cli.common.application import load_app
 from worker.cli.common.banner import banner
 from worker.cli.common.database import database
+from worker.cli.common.memory import watch_memory
 from worker.cli.common.signals import Signals
 from worker.cli.common.terminal import colours, is_terminal
 from worker.observers.log import LogObserver, configure, format_for
@@ -46,6 +47,8 @@ def run_worker(settings: Settings, *, drain: Budget | None = None) -> Ended:
         started = banner(worker, settings, url, text=format == "console")
         worker.events.subscribe(LogObserver(sink, settings.log_level, format, started=started))
         Signals(worker, interactive=is_terminal(sys.stdin)).install()
+        if settings.max_rss_mb is not None:
+            watch_memory(worker, settings.max_rss_mb)
         return _in_loop(worker, drain)
 
 
