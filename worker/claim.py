@@ -15,6 +15,8 @@ import itertools
 import time
 from collections.abc import Sequence
 
+import asyncpg
+
 from worker.events import Events, RowsClaimed, SourceFailed
 from worker.link import Blocked, Link, LinkDown
 from worker.row import Row
@@ -49,10 +51,15 @@ class Claimer:
         """At most `limit` rows. Fewer mean that nothing more is due, as far as is known."""
         started = time.monotonic()
         rows: list[Row] = []
-        if started < self._look_by:
-            rows = await self._take(self._streams, limit, worker, floors=True)
-        if len(rows) < limit and time.monotonic() >= self._look_from:
-            rows += await self._look(limit - len(rows), worker)
+        try:
+            if started < self._look_by:
+                rows = await self._take(self._streams, limit, worker, floors=True)
+            if len(rows) < limit and time.monotonic() >= self._look_from:
+                rows += await self._look(limit - len(rows), worker)
+        except Exception:
+            if not rows:
+                raise
+            # what was taken must not be forgotten; a trouble that lasts is met again
         self._events.emit(
             RowsClaimed(self._source.name, limit, len(rows), time.monotonic() - started)
         )
@@ -143,7 +150,12 @@ class Claimers:
         rows: list[Row] = []
         for claimer in self._claimers:
             if len(rows) < limit and time.monotonic() >= claimer.rests_until:
-                rows += await self._ask(claimer, limit - len(rows), worker)
+                try:
+                    rows += await self._ask(claimer, limit - len(rows), worker)
+                except LinkDown:
+                    if not rows:
+                        raise
+                    break  # what the others gave must not be forgotten
         return rows
 
     async def reconcile(self, worker: int, held: dict[str, list[Row]]) -> None:
@@ -164,13 +176,15 @@ class Claimers:
         except LinkDown as error:
             if not isinstance(error, Blocked):
                 raise
+            claimer.unsure = False  # the statement failed: nothing was claimed
             why = error.why
         except Exception as error:
+            if isinstance(error, asyncpg.PostgresError):
+                claimer.unsure = False
             why = f"{type(error).__name__}: {error}"
         else:
             claimer.failures = 0
             return rows
-        claimer.unsure = False  # the statement failed: nothing was claimed
         claimer.failures += 1
         pause = min(FAILED_PAUSE_MOST, 2.0 ** (claimer.failures - 1))
         claimer.rests_until = time.monotonic() + pause

@@ -12,7 +12,7 @@ import asyncpg
 
 from worker.errors import DuerowError
 from worker.events import DatabaseBack, DatabaseLost, Events
-from worker.url import DatabaseURL
+from worker.url import DatabaseURL, connect
 
 Record = Any  # asyncpg.Record is untyped
 OnConnect = Callable[[Any], Awaitable[None]]
@@ -57,7 +57,7 @@ class Outage:
 
 class Link:
     """Connects on first use. A call that fails for a passing reason raises LinkDown; the caller
-    waits `pause()` seconds and calls again.
+    waits `pause()` seconds and calls again. Calls of several tasks wait for each other.
 
     planner: settings for this session, left out behind a pooler that would hand them to others.
     timeout: seconds for any one call.
@@ -84,29 +84,39 @@ class Link:
         self._connect_timeout = connect_timeout
         self._on_connect = on_connect
         self._connection: Any = None
+        self._turn = asyncio.Lock()
         self._failures = 0
         self._down_since: float | None = None
 
     async def fetch(self, sql: str, *params: Any) -> list[Record]:
-        connection = self._connection or await self.connect()
-        try:
-            rows: list[Record] = await connection.fetch(sql, *params, timeout=self._timeout)
-        except Exception as error:
-            raise self._judge(error) from error
-        self._failures = 0
-        return rows
+        async with self._turn:
+            connection = self._connection or await self._connect()
+            try:
+                rows: list[Record] = await connection.fetch(sql, *params, timeout=self._timeout)
+            except Exception as error:
+                raise self._judge(error) from error
+            self._failures = 0
+            return rows
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
-        """A transaction on this connection; nobody else may use the link meanwhile."""
-        connection = self._connection or await self.connect()
-        try:
-            async with connection.transaction():
-                yield connection
-        except Exception as error:
-            raise self._judge(error) from error
+        """A transaction on this connection; other calls wait for its end."""
+        async with self._turn:
+            connection = self._connection or await self._connect()
+            try:
+                async with connection.transaction():
+                    yield connection
+            except Exception as error:
+                raise self._judge(error) from error
+            self._failures = 0
 
-    async def connect(self) -> Any:
+    async def connect(self) -> None:
+        """Connects, if it is not connected."""
+        async with self._turn:
+            if not self.connected:
+                await self._connect()
+
+    async def _connect(self) -> Any:
         settings = {"application_name": f"duerow {self.name}"}
         if not self._pooled:
             settings |= {
@@ -114,14 +124,11 @@ class Link:
                 "lock_timeout": "2s",
                 **self._planner,
             }
-        arguments = self._url.asyncpg_kwargs() | {
-            "timeout": self._connect_timeout,
-            "server_settings": settings,
-        }
-        if self._pooled:
-            arguments["statement_cache_size"] = 0
+        cache = {"statement_cache_size": 0} if self._pooled else {}
         try:
-            connection = await asyncpg.connect(**arguments)
+            connection = await connect(
+                self._url, timeout=self._connect_timeout, server_settings=settings, **cache
+            )
             if self._on_connect is not None:
                 await self._on_connect(connection)
         except Exception as error:
