@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import inspect
 import json
 import time
 import uuid
@@ -20,14 +21,26 @@ from typing import Any, Literal
 
 from worker.carrier import send
 from worker.context import Context
-from worker.errors import RowLost, UsageError
+from worker.errors import PayloadInvalid, RowLost, UsageError
 from worker.events import Events, ResultRefused, RowAbandoned, RowStarted
-from worker.outcome import Answer, Cancel, Dead, Done, Failed, Outcome, Released, Retry, Snooze
+from worker.outcome import (
+    Answer,
+    Cancel,
+    Dead,
+    Done,
+    Failed,
+    Outcome,
+    Released,
+    Retry,
+    Snooze,
+    text_of,
+)
 from worker.registry import Adopted, Handler, Registry
+from worker.retry import PermanentError, RetryPolicy
 from worker.row import Row
 from worker.sessions import Sessions
 from worker.source import Settlement, Source, Statement
-from worker.threads import Threads
+from worker.threads import Abandoned, Threads
 from worker.transition import decide, spent
 
 PATIENCE = 2.0  # seconds that a cancelled handler has to end
@@ -116,14 +129,20 @@ class Executor:
         run.task = loop.create_task(self._run(run))
 
     def stop(self, run: Run, reason: Reason, patience: float = PATIENCE) -> None:
-        """Asks a run to end; abandons it if it has not after `patience` seconds."""
-        if run.reason is not None or run.settled:
+        """Asks a run to end; abandons it if it has not after `patience` seconds. Of several
+        reasons the first counts, and the shortest patience."""
+        if run.settled:
             return
-        run.reason = reason
-        run.context.cancel()
-        assert run.task is not None
-        run.task.cancel()
+        if run.reason is None:
+            run.reason = reason
+            run.context.cancel()
+            assert run.task is not None
+            run.task.cancel()
         loop = asyncio.get_running_loop()
+        if run.patience is not None:
+            if run.patience.when() <= loop.time() + patience:
+                return
+            run.patience.cancel()
         run.patience = loop.call_later(patience, self._abandon, run)
 
     def stop_all(self, reason: Reason, patience: float = PATIENCE) -> None:
@@ -148,6 +167,8 @@ class Executor:
             answer = await self._answer(run)
             if answer is not None:
                 self._conclude(run, answer)
+        except BaseException as error:  # of our own, or sys.exit() in a policy
+            self._conclude(run, Failed(error), RetryPolicy())
         finally:
             self._end(run)
 
@@ -155,8 +176,12 @@ class Executor:
         """What the handler says; None when a session has settled the row, or the claim was lost."""
         try:
             arguments = _arguments(run)
-        except Exception as error:
-            return Dead(str(error))
+        except PayloadInvalid as error:
+            return Dead(error)
+        except BaseException as error:  # a validator is the user's code
+            return Dead(
+                f"the arguments could not be read: {type(error).__name__}: {text_of(error)}"
+            )
         if run.handler.signature.context is not None:
             arguments[run.handler.signature.context] = run.context
         try:
@@ -207,6 +232,8 @@ class Executor:
         """A handler's return value as an answer."""
         if value is None and run.handler.table is None:
             return Done()
+        if inspect.isawaitable(value) or inspect.isasyncgen(value) or inspect.isgenerator(value):
+            return Failed(_never_ran(run, value))
         if isinstance(value, Retry | Snooze | Cancel | Dead):
             return value
         if run.handler.table is not None:
@@ -219,6 +246,8 @@ class Executor:
 
     def _read_error(self, run: Run, error: BaseException) -> Answer | None:
         """What a handler raised, in the light of why it may have been asked to end."""
+        if isinstance(error, Abandoned) and not run.settled:
+            self._events.emit(RowAbandoned(run.row, run.seconds))
         match run.reason:
             case "timeout":
                 return Failed(_timed_out(run))
@@ -235,11 +264,13 @@ class Executor:
             return Failed(TypeError(f"{type(error).__name__} is no outcome a handler can raise"))
         return Failed(error)
 
-    def _conclude(self, run: Run, answer: Answer) -> None:
-        self._report(run, self._settlement(run, answer))
+    def _conclude(self, run: Run, answer: Answer, policy: RetryPolicy | None = None) -> None:
+        self._report(run, self._settlement(run, answer, policy))
 
-    def _settlement(self, run: Run, answer: Answer) -> Settlement:
-        transition = decide(run.row, answer, run.handler.retry)
+    def _settlement(
+        self, run: Run, answer: Answer, policy: RetryPolicy | None = None
+    ) -> Settlement:
+        transition = decide(run.row, answer, policy or run.handler.retry)
         return Settlement(run.row, transition, run.seconds, run.wait)
 
     def _statements(self, settlement: Settlement) -> list[Statement]:
@@ -271,8 +302,7 @@ class Executor:
         """The run was asked to end and did not."""
         if run.settled:
             return
-        self._events.emit(RowAbandoned(run.row, run.seconds))
-        answer = self._read_error(run, HandlerTimeout())
+        answer = self._read_error(run, Abandoned())
         if answer is not None:
             self._conclude(run, answer)
         self._end(run)
@@ -316,6 +346,16 @@ def _timed_out(run: Run) -> HandlerTimeout:
     return HandlerTimeout(f"the handler of {run.row.kind!r} ran longer than its timeout allows")
 
 
+def _never_ran(run: Run, value: Any) -> PermanentError:
+    """For a `def` that hands back what an `async def` or a generator gave it."""
+    if inspect.iscoroutine(value):
+        value.close()
+    return PermanentError(
+        f"the handler of {run.row.kind!r} returned a {type(value).__name__} that nobody runs",
+        hint="make it `async def` and await what it calls",
+    )
+
+
 def _must_match(accepted: Any, row: Row) -> None:
     if not accepted:
         raise RowLost(f"the claim on {row.source} {row.key} is no longer ours")
@@ -324,11 +364,11 @@ def _must_match(accepted: Any, row: Row) -> None:
 def _as_json(value: Any) -> str:
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise Unserializable(str(error)) from None
-    if len(text) > RESULT_LIMIT:
-        raise Unserializable(f"{len(text)} bytes are over the limit of {RESULT_LIMIT}")
+        size = len(text.encode())
+    except Exception as error:  # a subclass of dict may raise anything
+        raise Unserializable(text_of(error)) from None
+    if size > RESULT_LIMIT:
+        raise Unserializable(f"{size} bytes are over the limit of {RESULT_LIMIT}")
     if "\\u0000" in text:
         raise Unserializable("it holds a NUL, which Postgres does not store")
     return text

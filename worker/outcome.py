@@ -134,13 +134,13 @@ class Fault:
         frame = _innermost(error)
         return cls(
             type=storable(name),
-            message=storable(_message(error) or name, MESSAGE_LIMIT),
+            message=storable(text_of(error) or name, MESSAGE_LIMIT),
             fingerprint=storable(f"{name}@{frame}" if frame else name, 200),
             traceback=_traceback(error),
         )
 
 
-def _message(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """What it says; an error whose own text fails must not keep its row from being settled."""
     try:
         return str(error)
