@@ -9,6 +9,9 @@
 -- by the statistics that hardly any row has an owner, read all claimed rows once per result: 1.2 s
 -- for 1,000 results, against 8 ms. A row that changes between the probe and the delete has another
 -- ctid then, and is not deleted.
+--
+-- In a handler's own session now() is when its transaction began, before the handler ran: finished_at
+-- is the statement's time.
 with gone as (
     delete from worker.jobs j
      using unnest($1::bigint[], $2::bigint[], $4::integer[], $5::text[]) as o(id, token, run_ms, result)
@@ -20,9 +23,9 @@ with gone as (
     returning j.*, o.run_ms, o.result
 )
 insert into worker.jobs_finished
-       (id, due_at, claimed_at, worker, token, created_at, attempt, max_attempts, run_ms, priority, crashes,
+       (id, finished_at, due_at, claimed_at, worker, token, created_at, attempt, max_attempts, run_ms, priority, crashes,
         state, queue, kind, tenant, unique_key, trace, args, result, last_error)
-select id, due_at, claimed_at, owner, token, created_at, attempt, max_attempts, run_ms, priority, crashes,
+select id, statement_timestamp(), due_at, claimed_at, owner, token, created_at, attempt, max_attempts, run_ms, priority, crashes,
        'done', queue, kind, tenant, unique_key, trace, args, result::jsonb, last_error
   from gone
 returning id;

@@ -8,6 +8,9 @@
 --        $11 text[] fingerprints, $12 text[] tracebacks.
 -- gives  the ids whose claim was still ours.
 -- missing rows: the claim was lost; nothing was written for it.
+--
+-- In a handler's own session now() is when its transaction began, before the handler ran: the times
+-- are the statement's.
 with outcome as (
     select * from unnest($1::bigint[], $2::bigint[], $4::text[], $5::timestamptz[], $6::float8[], $7::integer[],
                          $8::integer[], $9::text[], $10::text[], $11::text[], $12::text[])
@@ -19,7 +22,7 @@ with outcome as (
 ), kept as (
     update worker.jobs j
        set owner = null, claimed_at = null,
-           due_at = coalesce(o.next_at, now() + make_interval(secs => o.delay), j.due_at),
+           due_at = coalesce(o.next_at, statement_timestamp() + make_interval(secs => o.delay), j.due_at),
            attempt = j.attempt - o.refund,
            last_error = coalesce(o.message, j.last_error)
       from outcome o
@@ -33,17 +36,17 @@ with outcome as (
     returning j.*, o.refund, o.outcome, o.run_ms, o.error_type, o.message, o.fingerprint, o.traceback
 ), finished as (
     insert into worker.jobs_finished
-           (id, due_at, claimed_at, worker, token, created_at, attempt, max_attempts, run_ms, priority, crashes,
+           (id, finished_at, due_at, claimed_at, worker, token, created_at, attempt, max_attempts, run_ms, priority, crashes,
             state, queue, kind, tenant, unique_key, trace, args, last_error)
-    select id, due_at, claimed_at, owner, token, created_at, attempt - refund, max_attempts, run_ms, priority, crashes,
+    select id, statement_timestamp(), due_at, claimed_at, owner, token, created_at, attempt - refund, max_attempts, run_ms, priority, crashes,
            outcome, queue, kind, tenant, unique_key, trace, args, coalesce(message, last_error)
       from gone
 ), recorded as (
     insert into worker.attempts
-           (started_at, row_key, queue, kind, tenant, attempt, token, worker, outcome, next_at,
+           (ended_at, started_at, row_key, queue, kind, tenant, attempt, token, worker, outcome, next_at,
             error_type, message, fingerprint, traceback)
-    select now() - make_interval(secs => run_ms / 1000.0), id::text, queue, kind, tenant, attempt, token, $3, outcome, next_at,
-           error_type, message, fingerprint, traceback
+    select statement_timestamp(), statement_timestamp() - make_interval(secs => run_ms / 1000.0), id::text, queue, kind,
+           tenant, attempt, token, $3, outcome, next_at, error_type, message, fingerprint, traceback
       from (select id, queue, kind, tenant, attempt, token, next_at, outcome, run_ms, error_type, message, fingerprint, traceback
               from kept
             union all
