@@ -17,7 +17,11 @@ import pytest
 from psycopg import sql
 
 from tests.postgres import Cluster, NoPostgres, session_server, with_database
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport
 from worker.migrate import upgrade
+
+# Hooks have to stand here, or in a plugin, for pytest to find them.
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 T = TypeVar("T")
 
