@@ -12,7 +12,7 @@ from worker.job import Job
 from worker.recurrence import Recurrence
 from worker.registry import Handler, Registry, build_handler
 from worker.retry import RetryPolicy
-from worker.sources.spec import TableSpec
+from worker.tables.spec import TableSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")

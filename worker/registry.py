@@ -13,7 +13,7 @@ from worker.payload import ASYNC_SESSIONS, Signature, read_signature
 from worker.recurrence import Recurrence
 from worker.retry import RetryPolicy
 from worker.rowtype import RowType
-from worker.sources.spec import TableSpec
+from worker.tables.spec import TableSpec
 
 Function = Callable[..., Any] | Callable[..., Awaitable[Any]]
 

@@ -17,8 +17,8 @@ from psycopg import sql
 from worker.link import Link
 from worker.row import Row
 from worker.source import BEGINNING, Settlement, Statement, Stream
-from worker.sources.spec import TableSpec
 from worker.statements import statement
+from worker.tables.spec import TableSpec
 
 
 class Layout(Protocol):

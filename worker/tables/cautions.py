@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from worker.sources.spec import TableSpec
 from worker.tables.bookkeeping import NAMES
 from worker.tables.description import Description, Trigger
 from worker.tables.problem import Problem
+from worker.tables.spec import TableSpec
 
 # What the claim and the settle write; a trigger of UPDATE OF fires for those it names.
 _CLAIM = frozenset(NAMES[:5])

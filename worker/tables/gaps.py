@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.sources.spec import TableSpec, index_name
 from worker.tables.bookkeeping import Column, bookkeeping, deparsed_expression, folded
 from worker.tables.description import Description, Index, Registration
 from worker.tables.problem import Problem
+from worker.tables.spec import TableSpec, index_name
 
 IndexState = Literal["right", "missing", "invalid", "different"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from worker.errors import UsageError
-from worker.sources.spec import NAME_BYTES
+from worker.tables.spec import NAME_BYTES
 
 # A part in quotes, in which a quote stands twice, or one that needs none.
 _PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))\s*')

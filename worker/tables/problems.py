@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from worker.sources.spec import TableSpec
 from worker.tables.cautions import cautions
 from worker.tables.description import Description
 from worker.tables.gaps import Deparsed, gaps
 from worker.tables.problem import Problem
 from worker.tables.refusals import refusals
+from worker.tables.spec import TableSpec
 
 __all__ = ["Problem", "fatal", "problems"]
 

@@ -9,11 +9,11 @@ import difflib
 from collections.abc import Iterator
 
 from worker.errors import UsageError
-from worker.sources.spec import TableSpec
 from worker.tables.bookkeeping import DUE_TYPES, bookkeeping
 from worker.tables.description import Column, Description, Index
 from worker.tables.names import refuse_long
 from worker.tables.problem import Problem
+from worker.tables.spec import TableSpec
 
 MOST_COLUMNS = 1600  # MaxHeapAttributeNumber; dropped columns count
 
