@@ -40,6 +40,7 @@ class Claimer:
         self._look_from = 0.0  # no look before this moment
         self._look_by = 0.0  # a look is owed from this moment on
         self.unsure = False  # a claim's answer never came: some row may be ours unknown to us
+        self.looked = False  # the last step went over everything that was due
         self.failures = 0
         self.rests_until = 0.0
 
@@ -51,11 +52,13 @@ class Claimer:
         """At most `limit` rows. Fewer mean that nothing more is due, as far as is known."""
         started = time.monotonic()
         rows: list[Row] = []
+        self.looked = False
         try:
-            if started < self._look_by:
+            if started < max(self._look_by, self._look_from):
                 rows = await self._take(self._streams, limit, worker, floors=True)
             if len(rows) < limit and time.monotonic() >= self._look_from:
                 rows += await self._look(limit - len(rows), worker)
+                self.looked = True
         except Exception:
             if not rows:
                 raise
@@ -81,9 +84,9 @@ class Claimer:
             default=None,
         )
 
-    def look_soon(self) -> None:
-        """Rows came back behind the floor: look as soon as the ration allows."""
-        self._look_by = 0.0
+    def next_look_in(self) -> float:
+        """Seconds until the ration allows a look."""
+        return max(0.0, self._look_from - time.monotonic(), self.rests_until - time.monotonic())
 
     async def _look(self, limit: int, worker: int) -> list[Row]:
         started = time.monotonic()
@@ -149,6 +152,7 @@ class Claimers:
         self._claimers.append(self._claimers.pop(0))
         rows: list[Row] = []
         for claimer in self._claimers:
+            claimer.looked = False
             if len(rows) < limit and time.monotonic() >= claimer.rests_until:
                 try:
                     rows += await self._ask(claimer, limit - len(rows), worker)
@@ -165,6 +169,14 @@ class Claimers:
     @property
     def unsure(self) -> bool:
         return any(claimer.unsure for claimer in self._claimers)
+
+    @property
+    def looked(self) -> bool:
+        """Whether the last step went over everything that was due, in every source."""
+        return all(claimer.looked for claimer in self._claimers)
+
+    def next_look_in(self) -> float:
+        return max((claimer.next_look_in() for claimer in self._claimers), default=0.0)
 
     def next_due_in(self) -> float | None:
         times = [claimer.next_due_in() for claimer in self._claimers]

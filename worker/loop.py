@@ -68,6 +68,7 @@ class Loop:
         self._dry = (
             False  # the last claim found less than it asked for, and nothing was heard since
         )
+        self._alarm: asyncio.TimerHandle | None = None
         self.taken = 0
         self.row_budget: int | None = None
         self.until_empty = False  # somebody waits for `empty`
@@ -97,6 +98,23 @@ class Loop:
         self._dry = False
         self.wake.set()
 
+    def expect(self, seconds: float) -> None:
+        """A row that we settled falls due again then: nobody else would tell, and the next poll
+        may be far."""
+        if seconds > self._poll_most:
+            return
+        loop = asyncio.get_running_loop()
+        if self._alarm is not None and self._alarm.when() > loop.time():
+            if self._alarm.when() <= loop.time() + seconds:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_later(seconds + 0.002, self.heard)
+
+    def ask_again(self) -> None:
+        """Forgets that nothing was due: what was settled since may be due again."""
+        self.empty.clear()
+        self.heard()
+
     def finished(self, run: Run) -> None:
         """A slot is free."""
         self._on_their_last.discard(run.row)
@@ -116,6 +134,8 @@ class Loop:
         """Claims no more and gives back what has not started."""
         self.open = False
         self._release_buffer()
+        if self._alarm is not None:
+            self._alarm.cancel()
         self.wake.set()
 
     def forget(self) -> None:
@@ -161,7 +181,8 @@ class Loop:
 
     def _accept(self, rows: list[Row], worker: int) -> None:
         if not rows:
-            self.empty.set()
+            if self._claimer.looked:
+                self.empty.set()
             return
         self.empty.clear()
         self.taken += len(rows)
@@ -201,6 +222,8 @@ class Loop:
         self._poll = self._poll_first if found else min(self._poll_most, self._poll * 2)
         if found and self._asks_again():
             return 0.0
+        if self.until_empty and not self.empty.is_set():
+            return min(self._poll, self._claimer.next_look_in() + 0.001)
         next_in = self._claimer.next_due_in()
         return self._poll if next_in is None else min(self._poll, next_in + 0.002)
 

@@ -193,6 +193,7 @@ class Worker:
             hears=lambda: self._listener.live,
         )
         self._settler.on_written = self._loop.look_for_room
+        self._settler.on_postponed = self._loop.expect
         self._executor = self._loop.executor = Executor(
             self._app.registry,
             by_name,
@@ -317,19 +318,25 @@ class Worker:
         self._loop.row_budget = budget.max_rows
         self._loop.until_empty = True
         ends = None if budget.max_seconds is None else time.monotonic() + budget.max_seconds
+        taken = -1
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await self._loop.empty.wait()
-            spent = budget.max_rows is not None and self._loop.taken >= budget.max_rows
-            if spent or (ends is not None and time.monotonic() >= ends):
+            if ends is not None and time.monotonic() >= ends:
+                break
+            if budget.max_rows is not None and self._loop.taken >= budget.max_rows:
                 self._loop.close()
-            elif not self._loop.empty.is_set():
+                await self._quiet()
+                break
+            if not self._loop.empty.is_set():
                 continue
             await self._quiet()
-            if not self._loop.open or self._loop.empty.is_set():
-                self.stop()
-                return
+            if taken == self._loop.taken:
+                break
+            taken = self._loop.taken
+            self._loop.ask_again()
+        self.stop()
 
     async def _quiet(self) -> None:
         """Until nothing runs and everything is written."""

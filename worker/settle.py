@@ -7,6 +7,7 @@ once and a busy worker writes hundreds with one statement.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,11 +27,13 @@ BATCH_MOST = 1000
 class Settler:
     """Gathers settlements and writes them; counts what was settled, released and refused.
 
-    on_written: called when some were written.
+    on_written: called when some were written. on_postponed: called with the seconds until one of
+    them falls due again.
     """
 
     def __init__(self, sources: Mapping[str, Source], link: Link, events: Events) -> None:
         self.on_written: Callable[[], None] = lambda: None
+        self.on_postponed: Callable[[float], None] = lambda seconds: None
         self._sources = sources
         self._link = link
         self._events = events
@@ -164,6 +167,8 @@ class Settler:
             self._lost.popleft()
 
     def _count(self, settlement: Settlement) -> None:
+        if (seconds := _due_in(settlement.transition)) is not None:
+            self.on_postponed(seconds)
         match settlement.transition.verb:
             case "released":
                 self.released += 1
@@ -175,6 +180,13 @@ class Settler:
         self._events.emit(
             RowSettled(settlement.row, settlement.transition, settlement.seconds, settlement.wait)
         )
+
+
+def _due_in(transition: Transition) -> float | None:
+    """Seconds until the row falls due again, if the transition says when."""
+    if transition.next_at is not None:
+        return max(0.0, (transition.next_at - dt.datetime.now(dt.UTC)).total_seconds())
+    return transition.delay
 
 
 def _bare(transition: Transition) -> Transition:
