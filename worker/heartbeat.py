@@ -59,6 +59,7 @@ class Heartbeat:
         self._stopping = False
         self._exit_at: float | None = None
         self._exit_code = GRACE_PASSED
+        self._last_resort: threading.Timer | None = None
         self._told_gone: int | None = None
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
@@ -69,17 +70,26 @@ class Heartbeat:
     def beat_now(self) -> None:
         self._wake.set()
 
-    def exit_after(self, seconds: float, code: int = GRACE_PASSED) -> None:
-        """Unless stopped before, gives every row back after `seconds` and ends the process."""
+    def exit_after(self, seconds: float, code: int = GRACE_PASSED, *, within: float = 1.0) -> None:
+        """Unless stopped before, gives every row back after `seconds` and ends the process; it
+        ends `within` seconds of that even if the database does not answer."""
         self._exit_code = code
         self._exit_at = time.monotonic() + seconds
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+        self._last_resort = threading.Timer(seconds + within, os._exit, [code])
+        self._last_resort.daemon = True
+        self._last_resort.start()
         self._wake.set()
 
     def stop(self) -> None:
         """Ends the thread, waiting a moment for a beat that is under way."""
         self._stopping = True
         self._wake.set()
-        self._thread.join(timeout=2)
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)
+        if self._last_resort is not None:
+            self._last_resort.cancel()
 
     def _beat_on(self) -> None:
         pause = self._every
@@ -107,7 +117,7 @@ class Heartbeat:
             rows = self._send(
                 statement("workers/heartbeat"), [worker, running, settled, self.draining]
             )
-        except psycopg.Error as error:
+        except Exception as error:  # whatever the driver raises: this thread must go on
             self._drop()
             self._trouble(f"{type(error).__name__}: {self._url.redact(str(error))}")
             return min(1.0, self._every)

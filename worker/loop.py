@@ -51,6 +51,8 @@ class Loop:
         self.executor: Executor  # given by the runtime: the two refer to each other
         self.wake = asyncio.Event()
         self.empty = asyncio.Event()
+        self.idle = asyncio.Event()  # no claim is under way, nor one whose answer never came
+        self.idle.set()
         self._claimer = claimer
         self._settler = settler
         self._slots = slots
@@ -78,6 +80,14 @@ class Loop:
         worker = self._worker()
         if worker is None:
             return self._poll_first
+        self.idle.clear()
+        try:
+            return await self._step(worker)
+        finally:
+            if not self._claimer.unsure:
+                self.idle.set()
+
+    async def _step(self, worker: int) -> float:
         if self._claimer.unsure:
             await self._claimer.reconcile(worker, self.held())
         self._return_stale()

@@ -12,6 +12,7 @@ import os
 import platform
 import secrets
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -44,6 +45,10 @@ from worker.source import Source
 from worker.sources.adopt import adopted
 from worker.sources.jobs import Jobs
 from worker.url import DatabaseURL, connect
+
+# While it stops, a worker's own threads must get the GIL from handlers that spin on it: each of
+# them may keep it for this many seconds at a time (5 ms otherwise).
+BUSY_SWITCH = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._fenced = asyncio.Event()
         self._stop_by: float | None = None
+        self._switch_interval = sys.getswitchinterval()
 
     def stop(self) -> None:
         """Begins to drain; the grace runs from the first call, further calls do nothing.
@@ -111,6 +117,7 @@ class Worker:
         if self._stop_by is not None:
             return
         self._stop_by = time.monotonic() + self._settings.grace
+        sys.setswitchinterval(BUSY_SWITCH)
         self._stop_heartbeat_in_time()
         if self._event_loop is not None:
             _tell(self._event_loop, self._stopping.set)
@@ -173,7 +180,7 @@ class Worker:
         hot: dict[str, Any] = {"planner": HOT_PATH_PLANNER, "pooled": server.pooled}
         self._claim_link = Link("claim", self._url, outage, **hot)
         self._settle_link = Link("settle", self._url, outage, **hot)
-        by_name = {source.name: source for source in sources}
+        self._by_name = by_name = {source.name: source for source in sources}
         self._settler = Settler(by_name, self._settle_link, self.events)
         claimers = [Claimer(source, self._claim_link, self.events) for source in sources]
         self._sessions = Sessions(
@@ -380,6 +387,7 @@ class Worker:
             await self._wait_for_runs(stop_by - margin / 2)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.2, stop_by - _last_margin(grace) - time.monotonic())):
+                await self._loop.idle.wait()  # a claim under way may still bring rows to return
                 await self._settler.idle.wait()
         return code
 
@@ -387,8 +395,9 @@ class Worker:
         """Once there is a heartbeat and it was said when to stop, whichever comes last."""
         if self._assembled and self._stop_by is not None:
             self._heartbeat.draining = True
-            left = self._stop_by - time.monotonic() - _last_margin(self._settings.grace)
-            self._heartbeat.exit_after(left)
+            margin = _last_margin(self._settings.grace)
+            left = max(0.0, self._stop_by - time.monotonic() - margin)
+            self._heartbeat.exit_after(left, within=0.8 * margin)
 
     async def _wait_for_runs(self, until: float) -> None:
         while self._executor.running and time.monotonic() < until:
@@ -403,14 +412,14 @@ class Worker:
         for task in services:
             task.cancel()
         await asyncio.wait(services, timeout=2)
-        if self.worker_id is not None:
-            with contextlib.suppress(LinkDown):
-                await membership.stop(self._claim_link, self.worker_id)
-        self._heartbeat.stop()
+        with contextlib.suppress(LinkDown):
+            await self._leave()
         await self._sessions.close()
         self._executor.close()
         for link in (self._claim_link, self._settle_link, self._ear):
             await link.close()
+        self._heartbeat.stop()
+        sys.setswitchinterval(self._switch_interval)
         self.events.emit(
             WorkerStopped(
                 self.worker_id or 0,
@@ -420,6 +429,17 @@ class Worker:
             )
         )
 
+    async def _leave(self) -> None:
+        """Gives back whatever is still ours: a service has died, or the grace ended before
+        everything was written. Then marks the worker as stopped."""
+        if (worker := self.worker_id) is None:
+            return
+        if self._executor.running or not (self._loop.idle.is_set() and self._settler.idle.is_set()):
+            for source in self._by_name.values():
+                sql, params = source.abandon(worker)
+                await self._claim_link.fetch(sql, *params)
+        await membership.stop(self._claim_link, worker)
+
 
 def _name() -> str:
     """Unique among the processes of a fleet: a platform's own name for it need not be."""
@@ -428,8 +448,8 @@ def _name() -> str:
 
 
 def _last_margin(grace: float) -> float:
-    """Seconds before the platform's SIGKILL at which the process must be gone."""
-    return min(0.5, grace * 0.05)
+    """Seconds before the end of the grace at which rows are given back come what may."""
+    return min(0.5, grace * 0.1)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:

@@ -158,6 +158,13 @@ async def foreign_thread(context: Context) -> None:
         await asyncio.to_thread(time.sleep, 3600)
 
 
+@app.handler("left_thread", timeout=0)
+async def left_thread(context: Context) -> None:
+    """Is done, but leaves a thread behind that the interpreter waits for at its exit."""
+    with ledger.run(context):
+        threading.Thread(target=time.sleep, args=(3600,), daemon=False).start()
+
+
 # -- handlers that end their process -----------------------------------------------------------
 
 

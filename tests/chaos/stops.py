@@ -15,6 +15,7 @@ GRACE_PASSED = 9
 # kind of handler -> the exit code of a worker that must stop while it runs
 KINDS = {
     "work": 0,
+    "left_thread": 0,
     "wait": GRACE_PASSED,
     "block_thread": GRACE_PASSED,
     "spin_thread": GRACE_PASSED,
@@ -35,8 +36,8 @@ class Size:
     kinds: tuple[str, ...] = tuple(KINDS)
 
 
-FULL = Size(stops=24, grace=10.0, slots=8)
-SHORT = Size(stops=8, grace=2.0, slots=2)
+FULL = Size(stops=27, grace=10.0, slots=8)
+SHORT = Size(stops=9, grace=2.0, slots=2)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _stop_under_load(scene: Scene, kind: str, queue: str) -> Stop:
     fleet.wait_ready(worker)
     # a handler that blocks the loop lets none start beside it
     busy = 1 if kind.endswith("_loop") else fleet.slots
-    fleet.until(lambda: _running(scene, worker) >= busy)
+    fleet.until(lambda: _started(scene, worker, ended=kind == "left_thread") >= busy)
     fleet.stop(worker)
     code = fleet.wait_exit(worker, fleet.grace + 30)
     assert worker.stop_sent_at is not None
@@ -83,6 +84,7 @@ def _stop_under_load(scene: Scene, kind: str, queue: str) -> Stop:
     return Stop(kind, code, worker.ended_at - worker.stop_sent_at)
 
 
-def _running(scene: Scene, worker: Process) -> int:
+def _started(scene: Scene, worker: Process, *, ended: bool) -> int:
+    """How many rows that worker runs; or has run, if `ended`."""
     runs = ledger.read(scene.place.directory / "ledger")
-    return sum(run.pid == worker.pid and run.ended is None for run in runs)
+    return sum(run.pid == worker.pid and (run.ended is not None) is ended for run in runs)

@@ -81,19 +81,21 @@ def _in_loop(worker: Worker, drain: Budget | None) -> Ended:
 
 
 def _end_tasks(loop: asyncio.AbstractEventLoop) -> bool:
-    """Cancels what is left; whether it has ended."""
+    """Cancels what is left, and ends the threads of asyncio.to_thread; whether it has ended."""
     left = asyncio.all_tasks(loop)
     for task in left:
         task.cancel()
-    if left:
-        loop.run_until_complete(asyncio.wait(left, timeout=LAST_WAIT))
+    left.add(loop.create_task(loop.shutdown_default_executor()))
+    loop.run_until_complete(asyncio.wait(left, timeout=LAST_WAIT))
     return not asyncio.all_tasks(loop)
 
 
 def _threads_left() -> bool:
-    """Whether a handler's thread is still busy. Idle ones have been told to end."""
+    """Whether a handler's thread is still busy, or a thread that a handler left behind would keep
+    the interpreter from ending. Idle ones of ours have been told to end."""
     for thread in threading.enumerate():
-        if thread.name.startswith("handler-"):
+        lasting = not thread.daemon and thread is not threading.main_thread()
+        if lasting or thread.name.startswith("handler-"):
             thread.join(LAST_WAIT)
             if thread.is_alive():
                 return True
