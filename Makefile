@@ -5,9 +5,15 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Tests start real servers and processes: two at a time suit a small machine.
 JOBS   ?= 2
+# More arguments for pytest: make test ARGS="-k claim -x"
+ARGS   ?=
+# Of Postgres, for `make versions`; `make test` takes the machine's own.
+VERSIONS ?= 16 18
+
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format schema lock bench chaos versions clean
+.PHONY: help install demo test lint format schema lock bench chaos versions clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,8 +23,9 @@ install: $(READY) ## make .venv with everything in requirements.lock
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Duerow needs Python >= 3.11; this is $$($(PYTHON) --version). Next: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments. Next: apt install python3-venv, or make PYTHON=... $(MAKECMDGOALS)"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
@@ -26,23 +33,23 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## charge 1,000 donations with three workers, one killed, one stopped
 	$(BIN)/worker demo
 
-test: check ## lint, types, layers, and every test on a real Postgres
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
+test: lint ## lint, types and layers, then every test on a real Postgres
+	$(PYTEST) $(ARGS)
 
-check: lint ## lint, types and layers, without the tests
 lint: $(READY) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-versions: $(READY) ## the tests that touch SQL, on Postgres 15, 16 and 18
-	for version in 15 16 18; do \
-	  WORKER_TEST_PG_VERSION=$$version $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q -m 'not process' $(SQL_TESTS) || exit 1; \
+versions: $(READY) ## the tests that touch SQL, on Postgres 16 and 18
+	for version in $(VERSIONS); do \
+	  echo "Postgres $$version"; \
+	  WORKER_TEST_PG_VERSION=$$version $(PYTEST) -m 'sql and not process' $(ARGS) || exit 1; \
 	done
 
 schema: $(READY) ## write sql/schema.sql anew from the migrations
@@ -58,5 +65,6 @@ bench: $(READY) ## measure throughput, and print ratios to a reference from the 
 chaos: $(READY) ## the long fault runs: kills, freezes, stops, restarts
 	$(BIN)/python -m tests.chaos
 
-clean: ## remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+clean: ## remove .venv, caches and what was built
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

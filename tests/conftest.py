@@ -30,6 +30,13 @@ T = TypeVar("T")
 STRATEGY = sql.SQL("wal_log")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as `sql` what needs a server, for `make versions`."""
+    for item in items:
+        if {"database_server", "postgres_server"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("sql")
+
+
 @pytest.fixture(scope="session")
 def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the session's server, database `postgres`."""
