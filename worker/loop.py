@@ -21,6 +21,7 @@ from worker.row import Row
 from worker.settle import BATCH_MOST, Settler
 from worker.source import Settlement
 from worker.transition import Transition
+from worker.trial import Trial
 
 AHEAD = 0.05  # seconds of work to hold in the buffer
 BUFFER_AGE_MOST = 1.0
@@ -59,14 +60,14 @@ class Loop:
         self._batch = batch
         self._poll_first, self._poll_most = poll
         self._poll = self._poll_first
-        self._max_crashes = max_crashes
+        self._trial = Trial(max_crashes)
+        self._trial_alarm: asyncio.TimerHandle | None = None
         self._worker = worker
         self._hears = hears
         self._buffer: deque[Row] = deque()
         self._buffered_at = 0.0
         self._mean_run: float | None = None
         self.open = True
-        self._on_their_last: set[Row] = set()
         self._dry = (
             False  # the last claim found less than it asked for, and nothing was heard since
         )
@@ -127,7 +128,8 @@ class Loop:
 
     def finished(self, run: Run) -> None:
         """A slot is free."""
-        self._on_their_last.discard(run.row)
+        if self._trial.end(run.row):
+            self._dry = False
         seconds = run.seconds
         mean = self._mean_run
         self._mean_run = seconds if mean is None else mean + 0.1 * (seconds - mean)
@@ -137,37 +139,41 @@ class Loop:
     def look_for_room(self) -> None:
         """A slot is free, or results were written: claims if that makes room and there may be
         something to claim."""
+        if self._trial.waiting is not None:
+            self._pump()
         if not self._dry and self._worth_claiming(self._room()):
             self.wake.set()
 
     def close(self) -> None:
         """Claims no more and gives back what has not started."""
         self.open = False
-        self._release_buffer()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._release_all()
+        for alarm in (self._alarm, self._trial_alarm):
+            if alarm is not None:
+                alarm.cancel()
         self.wake.set()
 
     def forget(self) -> None:
         """The claims are lost: drops what has not started."""
         self._buffer.clear()
-        self._on_their_last.clear()
+        self._trial.end()
 
     @property
     def buffered(self) -> int:
-        return len(self._buffer)
+        return len(self._buffer) + (self._trial.waiting is not None)
 
     def held(self) -> dict[str, list[Row]]:
         """Every row that is ours, by source."""
         running = (run.row for run in self.executor.running.values())
+        waiting = () if self._trial.waiting is None else (self._trial.waiting,)
         held: dict[str, list[Row]] = {}
-        for row in (*running, *self._buffer, *self._settler.held()):
+        for row in (*running, *waiting, *self._buffer, *self._settler.held()):
             held.setdefault(row.source, []).append(row)
         return held
 
     def _room(self) -> int:
         """How many rows to claim."""
-        if self._settler.pending >= UNWRITTEN_MOST:
+        if self._settler.pending >= UNWRITTEN_MOST or self._trial.alone:
             return 0
         room = self._slots + self._ahead() - len(self.executor.running) - len(self._buffer)
         if self.row_budget is not None:
@@ -201,31 +207,44 @@ class Loop:
         if not self._buffer:
             self._buffered_at = time.monotonic()
         for row in rows:
-            if not self._may_hold(row):
-                self._give_back(row, delay=random.uniform(1.0, 3.0))
-            else:
+            if not self._trial.concerns(row):
                 self._buffer.append(row)
+            elif not self._trial.admit(row):
+                self._give_back(row, delay=random.uniform(1.0, 3.0))
         if self.open:
             self._pump()
         else:
-            self._release_buffer()
-
-    def _may_hold(self, row: Row) -> bool:
-        """A row whose next crash is its last runs with no other such row in this process: what
-        crashed beside the row that kills its worker is not to die with it."""
-        if row.crashes == 0 or row.crashes < self._max_crashes - 1:
-            return True
-        if self._on_their_last:
-            return False
-        self._on_their_last.add(row)
-        return True
+            self._release_all()
 
     def _pump(self) -> None:
-        """Starts buffered rows on free slots."""
+        """Starts buffered rows on free slots, or the row on trial."""
+        if not self.open:
+            return
         running = self.executor.running
-        while self._buffer and len(running) < self._slots and self.open:
+        if self._trial.waiting is not None:
+            self._release_buffer()
+            begins_in = self._trial.begins_in(run.seconds for run in running.values())
+            if begins_in > 0 or self._settler.pending:
+                self._pump_in(max(begins_in, 0.05))
+                return
+            self.executor.start(self._trial.begin())
+            self._pump_in(self._trial.over_in())
+        if self._trial.alone:
+            return
+        while self._buffer and len(running) < self._slots:
             self.executor.start(self._buffer.popleft())
             self._buffered_at = time.monotonic()
+
+    def _pump_in(self, seconds: float) -> None:
+        if self._trial_alarm is not None:
+            self._trial_alarm.cancel()
+        loop = asyncio.get_running_loop()
+        self._trial_alarm = loop.call_later(seconds, self._trial_goes_on)
+
+    def _trial_goes_on(self) -> None:
+        self._dry = False
+        self._pump()
+        self.look_for_room()
 
     def _rest(self, *, found: bool) -> float:
         """Seconds until the next poll. While notifications come it need not hurry."""
@@ -247,11 +266,17 @@ class Loop:
             self._mean_run = max(self._mean_run or 0.0, BUFFER_AGE_MOST)
             self._release_buffer()
 
+    def _release_all(self) -> None:
+        """Whatever has not started."""
+        self._release_buffer()
+        if (row := self._trial.waiting) is not None:
+            self._trial.end(row)
+            self._give_back(row)
+
     def _release_buffer(self) -> None:
         while self._buffer:
             self._give_back(self._buffer.popleft())
 
     def _give_back(self, row: Row, delay: float | None = None) -> None:
-        self._on_their_last.discard(row)
         transition = Transition("released", delay=delay, refund=1, recorded=False)
         self._settler.add(Settlement(row, transition, 0.0, 0.0))

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import asyncpg
-from tenacity import wait_fixed
+from tenacity import stop_after_attempt, wait_fixed
 
 from tests.chaos.broken import use_broken_sql
 from tests.chaos.ledger import DIRECTORY, Ledger
@@ -23,6 +23,7 @@ from worker.events import Event, RowAbandoned, RowLost
 _directory = Path(os.environ[DIRECTORY])
 ledger = Ledger(_directory / "ledger")
 _events = os.open(_directory / "events", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+_fifth = stop_after_attempt(5)
 _soon = RetryPolicy(wait=wait_fixed(0.2))
 
 app = App()
@@ -186,7 +187,7 @@ async def segfault(context: Context) -> None:
         ctypes.string_at(0)
 
 
-@app.handler("sys_exit", timeout=0)
+@app.handler("sys_exit", timeout=0, retry=RetryPolicy(wait=wait_fixed(0.2), stop=_fifth))
 async def sys_exit(context: Context) -> None:
     """Ends its row, not the worker: it is an exception like others."""
     with ledger.run(context):
