@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from worker.errors import DuerowError, PayloadInvalid, UsageError
 from worker.job import Job
@@ -41,7 +41,7 @@ class Batch:
         self._jobs = jobs
         if set(map(type, jobs)) != {Job}:
             self._check_types()
-        self._columns = {name: self._column(name) for name in KEYED}
+        self._columns = {name: self._column(name) if jobs else [] for name in KEYED}
         self._check_pairs()
         self._texts = self._written(encode, limit)
 
@@ -84,15 +84,15 @@ class Batch:
 
     def _column(self, name: str) -> list[Any]:
         """[] if no job says anything, [value] if all say the same, else a value or None each."""
-        values = list(map(attrgetter(name), self._jobs))
-        judge, plain = _COLUMNS[name]
-        distinct = _distinct(values)
-        if any(map(judge, distinct)):
-            i, fault = next((i, f) for i, f in enumerate(map(judge, values)) if f)
+        column = _COLUMNS[name]
+        values = list(map(column.get, self._jobs))
+        uniform = values.count(values[0]) == len(values)
+        if any(map(column.judge, values[:1] if uniform else _distinct(values))):
+            i, fault = next((i, f) for i, f in enumerate(map(column.judge, values)) if f)
             self._refuse(i, UsageError, name, fault)
-        if len(distinct) == 1:
-            return [] if values[0] is None else plain(values[:1])
-        return plain(values)
+        if uniform:
+            return [] if values[0] is None else column.plain(values[:1])
+        return column.plain(values)
 
     def _check_types(self) -> None:
         for i, job in enumerate(self._jobs):
@@ -129,7 +129,7 @@ class Batch:
     def _refuse(self, i: int, error: type[DuerowError], part: str, fault: Fault) -> NoReturn:
         kind = getattr(self._jobs[i], "kind", None)
         named = f"of kind {storable(kind, 80)!r}" if isinstance(kind, str) else "of no kind"
-        which = f"job {i} of {len(self)}, {named}," if len(self) > 1 else f"a job {named}"
+        which = f"job {i} of {len(self):,}, {named}," if len(self) > 1 else f"a job {named}"
         raise error(
             f"{which} cannot be enqueued", why=f"{part} {fault.why}", hint=fault.hint
         ) from None
@@ -262,15 +262,24 @@ def _same(values: list[Any]) -> list[Any]:
     return values
 
 
-_COLUMNS: dict[str, tuple[Judge, Callable[[list[Any]], list[Any]]]] = {
-    "kind": (_name, _texts),
-    "queue": (_name, _texts),
-    "priority": (_integer(-(2**15), 2**15 - 1, required=True), _integers),
-    "due_at": (_moment, _same),
-    "delay": (_seconds(0, "0 s"), _floats),
-    "tenant": (_tenant, _texts),
-    "max_attempts": (_integer(1, 2**31 - 1, required=False), _integers),
-    "trace": (_text, _texts),
-    "unique_key": (_key, _texts),
-    "unique_for": (_seconds(0.001, "0.001 s"), _floats),
+class _Column(NamedTuple):
+    get: Callable[[Any], Any]
+    judge: Judge
+    plain: Callable[[list[Any]], list[Any]]
+
+
+_COLUMNS = {
+    name: _Column(attrgetter(name), judge, plain)
+    for name, judge, plain in (
+        ("kind", _name, _texts),
+        ("queue", _name, _texts),
+        ("priority", _integer(-(2**15), 2**15 - 1, required=True), _integers),
+        ("due_at", _moment, _same),
+        ("delay", _seconds(0, "0 s"), _floats),
+        ("tenant", _tenant, _texts),
+        ("max_attempts", _integer(1, 2**31 - 1, required=False), _integers),
+        ("trace", _text, _texts),
+        ("unique_key", _key, _texts),
+        ("unique_for", _seconds(0.001, "0.001 s"), _floats),
+    )
 }
