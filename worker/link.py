@@ -186,9 +186,14 @@ def _ends_session(error: asyncpg.PostgresError) -> bool:
     return state.startswith(("08", "57P", "28", "3D")) or state in ("25006", "53300")
 
 
+# The classes of what may pass: connection trouble, authorisation, no such database (a server that
+# is being restored), transaction state, deadlock, resources, locks, operator, system, internal.
+_PASSING = frozenset({"08", "28", "3D", "25", "40", "53", "55", "57", "58", "XX"})
+
+
 def _is_ours(error: Exception) -> bool:
-    """Data or statements that Postgres or the driver refuses (class 22, 23 and 42, or an encoding
-    failure): waiting would not help."""
+    """What Postgres or the driver refuses for its own sake: a value, a constraint, a trigger that
+    raises, too deep a nesting. Waiting would not help, and must not hold up the other rows."""
     if isinstance(error, asyncpg.PostgresError):
-        return str(error.sqlstate or "")[:2] in ("22", "23", "42")
+        return str(error.sqlstate or "XX")[:2] not in _PASSING
     return isinstance(error, asyncpg.DataError)
