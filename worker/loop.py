@@ -251,7 +251,7 @@ class Loop:
         self._poll = self._poll_first if found else min(self._poll_most, self._poll * 2)
         if found and self._asks_again():
             return 0.0
-        if self.until_empty and not self.empty.is_set():
+        if not self._claimer.looked:  # for want of a ration: what woke us may be out of sight
             return min(self._poll, self._claimer.next_look_in() + 0.001)
         next_in = self._claimer.next_due_in()
         return self._poll if next_in is None else min(self._poll, next_in + 0.002)
