@@ -50,7 +50,6 @@ async def test_it_runs_on_a_daemon_thread(threads: Threads) -> None:
         ValueError("no"),
         SystemExit(3),
         KeyboardInterrupt(),
-        GeneratorExit(),
         asyncio.CancelledError(),
         MemoryError(),
     ],
@@ -69,9 +68,14 @@ async def test_sys_exit_ends_no_thread(threads: Threads) -> None:
     assert len(ours()) == 1
 
 
-async def test_stop_iteration_cannot_hang_the_caller(threads: Threads) -> None:
-    with pytest.raises(RuntimeError, match="the handler raised StopIteration"):
-        await threads.run(raising(StopIteration(1)), 1)
+@pytest.mark.parametrize("error", [StopIteration(1), GeneratorExit("x")])
+async def test_what_no_future_carries_comes_as_something_else(
+    threads: Threads, error: BaseException
+) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        await threads.run(raising(error), 1)
+    assert str(raised.value) == f"the handler raised {type(error).__name__}"
+    assert raised.value.__cause__ is error
 
 
 async def test_many_calls_share_few_threads(threads: Threads) -> None:

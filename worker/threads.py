@@ -81,9 +81,12 @@ class _Call:
 
 
 def _as_exception(error: BaseException) -> BaseException:
-    """StopIteration cannot be raised into a Future; what says the same is."""
-    if isinstance(error, StopIteration):
-        return RuntimeError("the handler raised StopIteration")
+    """Two cannot pass through a Future: StopIteration is refused, and GeneratorExit closes each
+    coroutine on its way instead of being raised in it."""
+    if isinstance(error, StopIteration | GeneratorExit):
+        told = RuntimeError(f"the handler raised {type(error).__name__}")
+        told.__cause__ = error
+        return told
     return error
 
 
