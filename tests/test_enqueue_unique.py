@@ -262,3 +262,34 @@ def test_calls_with_the_same_keys_in_any_order_do_not_deadlock(
     both = [threads.submit(produce, keys), threads.submit(produce, keys[::-1])]
     assert sum(each.result(60) for each in both) == 12_000
     assert pg.execute("select count(*) from worker.jobs").fetchone() == (12_000,)
+
+
+@pytest.mark.xfail(
+    reason="worker.enqueue books the period under an id that it then drops", strict=True
+)
+def test_plain_sql_makes_the_job_when_the_holder_ends_while_it_looks(
+    db_url: str, pg: psycopg.Connection, threads: ThreadPoolExecutor
+) -> None:
+    """A trigger of the test's own stops the function between its insert and its look."""
+    first = enqueue(pg, Job("charge", unique_key="k"))
+    pg.execute(
+        """
+        create function hold() returns trigger language plpgsql as $$
+        begin perform pg_advisory_xact_lock(7); return null; end $$;
+        create trigger hold after insert on worker.jobs
+            for each statement execute function hold();
+        select pg_advisory_lock(7)
+        """
+    )
+
+    def produce() -> int:
+        with psycopg.connect(db_url) as connection:
+            return by_sql(connection, Job("charge", unique_key="k", unique_for=HOUR)).id or 0
+
+    later = threads.submit(produce)
+    eventually(lambda: blocked(pg))
+    finish(pg, first.id)
+    pg.execute("select pg_advisory_unlock(7)")
+    made = later.result(15)
+    assert live(pg) == [(made, "charge", "k")]
+    assert booked(pg) == [("charge", "k", made, True)]
