@@ -1,0 +1,187 @@
+"""A payments API on the loopback: real HTTP, slow, and as unreliable as a real one.
+
+    python -m worker.demo.api [--errors 0.1] [--forget-keys]
+
+It prints its URL, and serves until its stdin is closed, so that it cannot outlive who started it.
+
+POST /charges   {"donation": 7, "cents": 500}, with an Idempotency-Key header
+                201: charged; 200: this key was charged before, nothing was done;
+                422: this key was charged before, with another body; 429, 503: try again
+GET /ledger     every charge, and how many requests of which sort there were
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import random
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+
+LATENCY = (0.020, 0.150)  # seconds, evenly spread
+RETRY_AFTER = 1  # seconds, with a 429
+DECK = 40
+
+Fault = Literal["503", "429", "reset before the charge", "reset after the charge"]
+FAULTS: tuple[Fault, ...] = ("503", "429", "reset before the charge", "reset after the charge")
+
+Charge = dict[str, Any]
+
+
+class Ledger:
+    """Every charge that was made. Threads may share it.
+
+    keeps_keys: whether a key that was charged before is recognised. An API that does not is what
+    idempotency keys protect from.
+    """
+
+    def __init__(self, *, keeps_keys: bool = True) -> None:
+        self._keeps_keys = keeps_keys
+        self._lock = threading.Lock()
+        self._charges: list[Charge] = []
+        self._by_key: dict[str, tuple[Charge, Charge]] = {}  # key -> (body, charge)
+        self._counts: Counter[str] = Counter()
+
+    def charge(self, key: str, body: Charge) -> tuple[int, Charge]:
+        """Books a charge, once a key. The status and the answer."""
+        with self._lock:
+            first = self._by_key.get(key) if self._keeps_keys else None
+            if first is None:
+                made = {"id": f"ch_{len(self._charges) + 1:06}", "key": key, **body}
+                self._charges.append(made)
+                self._by_key[key] = (body, made)
+                return 201, made
+            if first[0] != body:
+                self._counts["conflicts"] += 1
+                return 422, {"error": "this idempotency key was used for another charge"}
+            self._counts["replays"] += 1
+            return 200, first[1]
+
+    def count(self, what: str) -> None:
+        with self._lock:
+            self._counts[what] += 1
+
+    def told(self) -> dict[str, Any]:
+        """requests; faults by sort; replays: a known key with the same body; conflicts: a known
+        key with another; charges."""
+        with self._lock:
+            return {
+                "requests": self._counts["requests"],
+                "faults": {fault: self._counts[fault] for fault in FAULTS},
+                "replays": self._counts["replays"],
+                "conflicts": self._counts["conflicts"],
+                "charges": list(self._charges),
+            }
+
+
+class Faults:
+    """Which requests go wrong: an even share of each sort in every forty, in random order."""
+
+    def __init__(self, share: float) -> None:
+        wrong = [FAULTS[i % len(FAULTS)] for i in range(round(DECK * share))]
+        self._deck: list[Fault | None] = [*wrong, *[None] * (DECK - len(wrong))]
+        self._lock = threading.Lock()
+        self._left: list[Fault | None] = []
+
+    def next(self) -> Fault | None:
+        with self._lock:
+            if not self._left:
+                self._left = random.sample(self._deck, len(self._deck))
+            return self._left.pop()
+
+
+class Payments(ThreadingHTTPServer):
+    """The server; its threads end with the process."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, ledger: Ledger, faults: Faults) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
+        self.ledger = ledger
+        self.faults = faults
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away, or was killed, is nothing to report."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class Request(BaseHTTPRequestHandler):
+    server: Payments
+
+    def do_GET(self) -> None:
+        if self.path == "/ledger":
+            self._answer(200, self.server.ledger.told())
+        else:
+            self._answer(404, {"error": "there is no such thing"})
+
+    def do_POST(self) -> None:
+        ledger = self.server.ledger
+        ledger.count("requests")
+        key = self.headers.get("Idempotency-Key")
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        if self.path != "/charges" or not key:
+            self._answer(400, {"error": "POST /charges with an Idempotency-Key"})
+            return
+        time.sleep(random.uniform(*LATENCY))
+        fault = self.server.faults.next()
+        if fault is not None:
+            ledger.count(fault)
+        match fault:
+            case "503":
+                self._answer(503, {"error": "try again"})
+            case "429":
+                self._answer(429, {"error": "slow down"}, {"Retry-After": str(RETRY_AFTER)})
+            case "reset before the charge":
+                self._reset()
+            case "reset after the charge":
+                ledger.charge(key, body)
+                self._reset()
+            case _:
+                self._answer(*ledger.charge(key, body))
+
+    def _answer(self, status: int, body: Charge, headers: dict[str, str] | None = None) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def _reset(self) -> None:
+        """Closes the connection so that the client sees a reset: no lingering, RST at once."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the ledger counts."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A payments API to practise on.")
+    parser.add_argument("--errors", type=float, default=0.1, help="share of requests that fail")
+    parser.add_argument("--forget-keys", action="store_true", help="charge anew each time")
+    options = parser.parse_args()
+    server = Payments(Ledger(keeps_keys=not options.forget_keys), Faults(options.errors))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdout.write(server.url + "\n")
+    sys.stdout.flush()
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

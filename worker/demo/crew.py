@@ -1,0 +1,196 @@
+"""The processes of the demo: the payments API and the workers. They end with it, always."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from worker.demo import app
+from worker.errors import DuerowError
+from worker.url import DatabaseURL
+
+LEASE = 5.0  # seconds; short, so that the killed worker's rows are soon free
+GRACE = 10.0
+SLOTS = 4
+PATIENCE = 3.0  # seconds that a process has to end before it is killed
+LAST_WORDS = 15  # lines of a log
+
+
+@dataclass(eq=False)
+class Member:
+    """A worker process. fate: what we did to it, if anything."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    fate: str | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+
+class Crew:
+    """Starts the processes, each in a group of its own: Ctrl-C reaches the demo alone, which then
+    ends them by their pids.
+
+    Workers run as a user's would, with `worker run` in a directory that holds the app.
+    """
+
+    def __init__(self, url: DatabaseURL, queue: str, api_options: Sequence[str] = ()) -> None:
+        self._url = url
+        self._queue = queue
+        self._api_options = api_options
+        self.members: list[Member] = []
+
+    def __enter__(self) -> Crew:
+        self.directory = Path(tempfile.mkdtemp(prefix="duerow-demo-"))
+        shutil.copy(Path(app.__file__), self.directory / "payments.py")
+        try:
+            self._start_api()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> Member:
+        """One more worker."""
+        name = f"worker-{len(self.members) + 1}"
+        log = self.directory / f"{name}.log"
+        command = [
+            *_worker_command(), "run", "--app", "payments:app", "--queues", self._queue,
+            "--concurrency", str(SLOTS), "--lease", f"{LEASE}s", "--grace", f"{GRACE}s",
+            "--worker-name", name,
+        ]  # fmt: skip
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.directory,
+                env=self._environment(),
+                process_group=0,
+            )
+        member = Member(name, process, log)
+        self.members.append(member)
+        return member
+
+    def kill(self, member: Member) -> None:
+        member.fate = "killed with SIGKILL"
+        member.process.kill()
+        member.process.wait()
+
+    def stop(self, member: Member) -> None:
+        member.fate = "stopped with SIGTERM"
+        member.process.terminate()
+
+    def check(self) -> None:
+        """Raises DuerowError if a worker has ended that nobody told to."""
+        for member in self.members:
+            if member.fate is None and not member.alive:
+                raise DuerowError(
+                    f"{member.name} has ended with code {member.process.returncode}",
+                    why=f"the end of its log:\n{self._last_words(member)}",
+                    hint="worker run --help",
+                )
+
+    def ledger(self) -> dict[str, Any]:
+        """What the API says of itself."""
+        connection = http.client.HTTPConnection(urlsplit(self.api_url).netloc, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/ledger")
+            found: dict[str, Any] = json.load(connection.getresponse())
+            return found
+
+    def close(self) -> None:
+        """Ends every process, and removes the directory. Not to be interrupted."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            processes = [member.process for member in self.members]
+            if hasattr(self, "_api"):
+                processes.append(self._api)
+            _end(processes)
+            shutil.rmtree(self.directory, ignore_errors=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _start_api(self) -> None:
+        self._api = subprocess.Popen(
+            [sys.executable, "-m", "worker.demo.api", *self._api_options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,
+        )
+        assert self._api.stdout is not None
+        self.api_url = self._api.stdout.readline().decode().strip()
+        if not self.api_url:
+            raise DuerowError("the demo's payments API did not start", hint="run it again")
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, without what would lead the workers elsewhere; the URL is not for `ps` to show."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.upper().startswith(("DUEROW_", "PG")) and name != "DATABASE_URL"
+        }
+        return {
+            **kept,
+            "DUEROW_DATABASE_URL": self._url.unmasked(),
+            "DUEROW_LOG_FORMAT": "json",
+            "PAYMENTS_URL": self.api_url,
+        }
+
+    def _last_words(self, member: Member) -> str:
+        lines = member.log.read_text("utf-8", "replace").splitlines()
+        return self._url.redact("\n".join(lines[-LAST_WORDS:]))
+
+
+def _worker_command() -> list[str]:
+    """The program as it was installed beside this Python; or the same without it."""
+    installed = Path(sys.executable).with_name("worker")
+    if installed.exists():
+        return [str(installed)]
+    return [sys.executable, "-c", "from worker.cli import main; main()"]
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    deadline = time.monotonic() + PATIENCE
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
