@@ -19,7 +19,7 @@ from worker.link import Blocked, Link
 from worker.row import Row
 from worker.source import Settlement, Source
 from worker.statements import statement
-from worker.transition import Transition
+from worker.transition import Transition, Verb
 
 BATCH_MOST = 1000
 
@@ -106,15 +106,19 @@ class Settler:
             raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError):
             accepted = await self._write_singly(batch)
-        if len(accepted) < len(batch):
-            accepted |= await self._confirm(batch)
+        before = await self._confirm(batch) if len(accepted) < len(batch) else {}
         for _ in batch:
             self._waiting.popleft()
         for settlement in batch:
-            if settlement.row.key in accepted:
-                self._count(settlement)
-            else:
-                self.add_lost(settlement.row, settlement.seconds, settlement.transition.verb)
+            row, transition = settlement.row, settlement.transition
+            if row.key not in accepted:
+                if row.key not in before:
+                    if transition.recorded:  # else it never ran, there is nothing to lose
+                        self.add_lost(row, settlement.seconds, transition.verb)
+                    continue
+                if before[row.key] != transition.verb:  # a session's commit, whose answer was lost
+                    settlement.transition = Transition(before[row.key])
+            self._count(settlement)
         self.on_written()
 
     def _put_back(self, source: str) -> None:
@@ -143,10 +147,12 @@ class Settler:
             accepted.update(map(source.key, await self._link.fetch(sql, *params)))
         return accepted
 
-    async def _confirm(self, batch: Sequence[Settlement]) -> set[Any]:
+    async def _confirm(self, batch: Sequence[Settlement]) -> dict[Any, Verb]:
+        """Those that were written before: by key, as what."""
         source = self._sources[batch[0].row.source]
         sql, params = source.confirm(batch[0].row.owner, batch)
-        return set(map(source.key, await self._link.fetch(sql, *params)))
+        records = await self._link.fetch(sql, *params)
+        return {source.key(record): record["outcome"] for record in records}
 
     async def _write_lost(self) -> None:
         lost = list(self._lost)

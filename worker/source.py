@@ -79,7 +79,7 @@ class Source(Protocol):
         """Writes transitions; each statement gives the keys of the rows whose claim was ours."""
 
     def confirm(self, worker: int, batch: Sequence[Settlement]) -> Statement:
-        """Gives the keys of those that were settled under that very claim before."""
+        """Gives key and outcome of those that were settled under that very claim before."""
 
     def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
         """Returns or ends the rows of absent workers: (key, kind, queue, outcome, crashes)."""

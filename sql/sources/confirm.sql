@@ -1,11 +1,13 @@
 -- Tells which claims were settled under our token by an earlier try whose answer never came.
 --
 -- takes  $1 bigint: the worker's id, $2 bigint[] tokens, $3... the key's columns as arrays.
--- gives  the keys of those.
-select {key_aliases}
+-- gives  the keys of those, and the outcome as it was written.
+--
+-- What a sweep recorded carries the same claim: nobody settled that.
+select {key_aliases}, ours.outcome
   from unnest($2::bigint[], {key_arrays}) as o(token, {key_aliases})
  cross join lateral (
-    select from worker.attempts a
+    select a.outcome from worker.attempts a
      where a.source = {name} and a.row_key = {row_key} and a.token = o.token and a.worker = $1
-       and a.outcome not in ('lost', 'crashed')
+       and a.outcome not in ('lost', 'crashed') and a.error_type is distinct from 'WorkerGone'
      limit 1) ours;

@@ -162,6 +162,19 @@ def lease_had_expired(history: History) -> Iterator[Violation]:
                 yield Violation("lease_had_expired", "-", told)
 
 
+def refusals_counted(history: History) -> Iterator[Violation]:
+    """What a worker that was declared dead, and lives, still had to say is recorded as lost."""
+    for run in history.runs:
+        if run.pid in history.killed:
+            continue
+        outcomes = history.attempts.get((run.key, run.token), set())
+        final = history.final_of.get(run.key)
+        ended = final is not None and final.token == run.token and not final.ran
+        if ("crashed" in outcomes or ended) and "lost" not in outcomes:
+            told = f"token {run.token} was swept, but its result is not recorded as lost"
+            yield Violation("refusals_counted", run.key, told)
+
+
 def lawful_changes(history: History) -> Iterator[Violation]:
     """Every change is a transition of the state machine: the token grows by one with each claim and
     never else; the attempt falls only by release and snooze; a claimed row is never claimed."""
@@ -266,6 +279,7 @@ RULES: tuple[Rule, ...] = (
     every_other_run_excused,
     no_overlap,
     lease_had_expired,
+    refusals_counted,
     lawful_changes,
     final_by_its_owner,
     attempts_within_limit,
