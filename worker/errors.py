@@ -92,6 +92,12 @@ class PayloadInvalid(DuerowError):
     exit_code = 2
 
 
+class TableUnfit(DuerowError):
+    """Rows of that table cannot be claimed as it stands."""
+
+    exit_code = 8
+
+
 class WorkerLost(DuerowError):
     """This worker was declared dead: its lease ran out, its rows run elsewhere."""
 

@@ -48,8 +48,6 @@ with wanted as (
     select jsonb_agg(jsonb_build_object(
                'name', c.relname,
                'table', i.indrelid::bigint,
-               'parent', h.inhparent::bigint,
-               'oid', c.oid::bigint,
                'unique', i.indisunique,
                'primary', i.indisprimary,
                'valid', i.indisvalid and i.indisready and i.indislive,
@@ -61,13 +59,17 @@ with wanted as (
                'expression', pg_get_expr(i.indexprs, i.indrelid),
                'predicate', pg_get_expr(i.indpred, i.indrelid),
                'definition', pg_get_indexdef(i.indexrelid)) order by c.relname) as found
-      from (select oid from relation union all select oid from parts) tables
-      join pg_catalog.pg_index i on i.indrelid = tables.oid
+      from (  -- the table's own, and what is attached to ours in its partitions
+          select i.indexrelid from relation r join pg_catalog.pg_index i on i.indrelid = r.oid
+          union
+          select tree.relid
+            from relation r
+            join pg_catalog.pg_index i on i.indrelid = r.oid
+            join pg_catalog.pg_class c on c.oid = i.indexrelid and c.relkind = 'I' and left(c.relname, 11) = 'duerow_due_'
+           cross join lateral pg_partition_tree(i.indexrelid) as tree) listed
+      join pg_catalog.pg_index i on i.indexrelid = listed.indexrelid
       join pg_catalog.pg_class c on c.oid = i.indexrelid
       join pg_catalog.pg_am am on am.oid = c.relam
-      left join pg_catalog.pg_inherits h on h.inhrelid = c.oid
-      left join pg_catalog.pg_class above on above.oid = h.inhparent
-     where tables.oid = (select oid from relation) or 'duerow_due_' in (left(c.relname, 11), left(above.relname, 11))
 ), triggers as (
     select jsonb_agg(jsonb_build_object(
                'name', t.tgname,
@@ -75,7 +77,8 @@ with wanted as (
                'function', t.tgfoid::regproc::text,
                'before', t.tgtype & 2 <> 0,
                'row', t.tgtype & 1 <> 0,
-               'when', pg_get_expr(t.tgqual, t.tgrelid) is not null or t.tgqual is not null,
+               'when', t.tgqual is not null,
+               'guarded', t.tgqual is not null and pg_get_triggerdef(t.oid) like '%duerow\_owner%',
                'columns', (select coalesce(jsonb_agg(a.attname), '[]')
                              from unnest(t.tgattr::int2[]) as k(attnum)
                              join pg_catalog.pg_attribute a on a.attrelid = t.tgrelid and a.attnum = k.attnum)) order by t.tgname) as found

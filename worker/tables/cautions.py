@@ -80,15 +80,15 @@ def _triggers(spec: TableSpec, table: Description) -> Iterator[Problem]:
                 "triggers",
                 f"trigger {trigger.name} of {trigger.table} fires at each {at}",
                 f"it calls {trigger.function}() {'before' if trigger.before else 'after'} "
-                f"every update{' of ' + ', '.join(trigger.columns) if trigger.columns else ''}",
+                f"every update{' of ' + ', '.join(trigger.columns) if trigger.columns else ''}"
+                f"{' for which its WHEN holds' if trigger.when else ''}",
                 _trigger_hint(trigger),
                 fatal=False,
             )
 
 
 def _fires_at(trigger: Trigger, spec: TableSpec) -> str:
-    """A trigger with WHEN decides for itself and is left alone."""
-    if trigger.when:
+    if trigger.guarded:
         return ""
     named = set(trigger.columns)
     claim = not named or named & _CLAIM

@@ -31,12 +31,10 @@ class Column:
 @dataclass(frozen=True, slots=True)
 class Index:
     """columns: its key, None for an expression. table: the oid of the table that it is on, which
-    may be a partition. parent: the oid of the partitioned index that it is attached to."""
+    may be a partition whose index is attached to this table's."""
 
     name: str
     table: int
-    parent: int | None
-    oid: int
     unique: bool
     primary: bool
     valid: bool
@@ -49,7 +47,8 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One that fires on updates and is the user's own. columns: of UPDATE OF, else empty."""
+    """One that fires on updates and is the user's own. columns: of UPDATE OF, else empty.
+    when: it has a WHEN; guarded: which looks at duerow_owner, and so tells our updates apart."""
 
     name: str
     table: str
@@ -57,6 +56,7 @@ class Trigger:
     before: bool
     row: bool
     when: bool
+    guarded: bool
     columns: tuple[str, ...]
 
 
@@ -140,10 +140,9 @@ class Description:
         """The SQL type of each column, by exact name, without modifiers."""
         return {column.name: column.base for column in self.columns.values()}
 
-    def index(self, name: str, table: int | None = None) -> Index | None:
-        """An index of this table (or of the partition with that oid) by its name."""
-        on = self.oid if table is None else table
-        return next((i for i in self.indexes if i.name == name and i.table == on), None)
+    def index(self, name: str) -> Index | None:
+        """An index of this table by its name."""
+        return next((i for i in self.own_indexes if i.name == name), None)
 
     @property
     def own_indexes(self) -> tuple[Index, ...]:
@@ -166,3 +165,9 @@ def read(text: str) -> Description | tuple[str, ...]:
 
 def _tuples(said: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(v) if isinstance(v, list) else v for name, v in said.items()}
+
+
+def fillfactor(options: tuple[str, ...]) -> int | None:
+    """From pg_class.reloptions; None where it is the default."""
+    said = dict(option.split("=", 1) for option in options)
+    return int(said["fillfactor"]) if "fillfactor" in said else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -45,9 +46,7 @@ def index_state(spec: TableSpec, table: Description, deparsed: Deparsed | None) 
 
 def lacking_partitions(table: Description) -> list[str]:
     """Partitions without a valid index that is attached to their parent's."""
-    attached = {i.table for i in table.indexes if i.parent is not None and i.valid}
-    if not table.partitioned:
-        return []
+    attached = {index.table for index in table.indexes if index.valid}
     return [part.written for part in table.partitions if part.oid not in attached]
 
 
@@ -67,6 +66,17 @@ def _matches(index: Index, spec: TableSpec, table: Description, deparsed: Depars
 
 def registration_of(spec: TableSpec, table: Description) -> Registration | None:
     return next((r for r in table.registrations if r.name == spec.name), None)
+
+
+def spec_of(registration: Registration) -> TableSpec:
+    return TableSpec(
+        name=registration.name,
+        table=registration.table,
+        key=registration.key,
+        due=registration.due,
+        where=registration.condition,
+        tenant=registration.tenant,
+    )
 
 
 def registered(spec: TableSpec, table: Description) -> bool:
@@ -142,7 +152,14 @@ def _registration(spec: TableSpec, table: Description) -> Iterator[Problem]:
             add_command(spec),
             fatal=False,
         )
-    elif not registered(spec, table):
+    else:
+        yield from redefinition(spec, table)
+
+
+def redefinition(spec: TableSpec, table: Description) -> Iterator[Problem]:
+    """Where the table was adopted under that name with another key, due column or condition."""
+    there = registration_of(spec, table)
+    if there is not None and not registered(spec, table):
         yield Problem(
             "registration",
             f"worker.sources describes {spec.name!r} differently",
@@ -165,15 +182,20 @@ def _difference(spec: TableSpec, there: Registration, table: Description) -> str
 
 def add_command(spec: TableSpec) -> str:
     """`worker tables add ...` as a shell would take it."""
-    import shlex
-
     words = ["worker", "tables", "add", spec.table, "--key", _list(spec.key), "--due", spec.due]
     if spec.where is not None:
         words += ["--where", spec.where]
     if spec.tenant is not None:
         words += ["--tenant", spec.tenant]
     words += ["--name", spec.name]
-    return shlex.join(words)
+    return " ".join(map(in_shell, words))
+
+
+def in_shell(word: str) -> str:
+    """A word as a shell takes it; a condition reads best in double quotes."""
+    if "'" in word and not set(word) & set('"$`\\!'):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def _list(columns: tuple[str, ...]) -> str:

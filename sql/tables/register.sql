@@ -1,0 +1,16 @@
+do {tag} begin
+    if to_regclass('worker.sources') is null then
+        raise warning using message = {lacking},
+            hint = 'Run worker db migrate, then: ' || {again};
+        return;
+    end if;
+    if not exists (select from pg_catalog.pg_index i where i.indexrelid = to_regclass({index}) and i.indisvalid) then
+        raise exception using message = {unfinished}, errcode = 'object_not_in_prerequisite_state',
+            hint = 'Run this again from the start.';
+    end if;
+    insert into worker.sources (name, table_oid, table_name, key, due, condition, tenant, index_name)
+    values ({name}, {table}::regclass, {written}, {key}, {due}, {condition}, {tenant}, {index_name})
+    on conflict (name) do update
+       set table_oid = excluded.table_oid, table_name = excluded.table_name, key = excluded.key, due = excluded.due,
+           condition = excluded.condition, tenant = excluded.tenant, index_name = excluded.index_name;
+end {tag}

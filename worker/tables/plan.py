@@ -1,0 +1,197 @@
+"""What is to be done to a table: only what is missing, in an order that may stop anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from worker.errors import UsageError
+from worker.tables import statements
+from worker.tables.bookkeeping import DUE_TYPES, Column, bookkeeping
+from worker.tables.description import Description, fillfactor
+from worker.tables.gaps import (
+    Deparsed,
+    add_command,
+    index_state,
+    missing_columns,
+    registered,
+    registration_of,
+    spec_of,
+)
+from worker.tables.spec import TableSpec, index_name
+from worker.tables.statements import IndexBody, Target, interim_name
+from worker.tables.step import Action, Step, way_back
+
+Listing = Callable[[str], tuple[str, ...]]
+"""Runs a query on the database that is looked at; the first column of its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """lock_timeout: seconds that one try for a strong lock may take."""
+
+    spec: TableSpec
+    table: Description
+    listing: Listing
+    lock_timeout: float = 1.0
+
+    def to_add(
+        self, deparsed: Deparsed | None, wanted_fillfactor: int | None = None
+    ) -> tuple[Step, ...]:
+        """Nothing if the table has all that the spec asks for. Raises UsageError where the table
+        was adopted under another name.
+
+        deparsed: how this server tells the index that is wanted; see gaps.index_state.
+        """
+        self._refuse_second_name()
+        return (
+            *self._missing_columns(),
+            *self._other_fillfactor(wanted_fillfactor),
+            *self._unfit_index(deparsed),
+            *([] if registered(self.spec, self.table) else [self._registration()]),
+        )
+
+    def to_remove(self) -> tuple[Step, ...]:
+        """Takes out what is there of what was added; holds and attempt counts go with it."""
+        there = [column for column in self._bookkeeping() if column.name in self.table.columns]
+        steps = []
+        if there:
+            steps.append(self._columns(there))
+        if self.table.index(index_name(self.table.table)) is not None:
+            steps.append(self._index("build", statements.body_of(self.spec)))
+        if registration_of(self.spec, self.table) is not None:
+            steps.append(self._registration())
+        return way_back(steps)
+
+    @property
+    def _target(self) -> Target:
+        table = self.table
+        return Target(table.schema, table.table, table.written, self.lock_timeout)
+
+    def _refuse_second_name(self) -> None:
+        others = [r.name for r in self.table.registrations if r.name != self.spec.name]
+        if others:
+            raise UsageError(
+                f"{self.table.written} was adopted already, as {others[0]!r}",
+                why="it has one set of bookkeeping columns, so one source claims from it",
+                hint=f"--name {others[0]}, or first: worker tables remove {others[0]}",
+            )
+
+    # -- columns ----------------------------------------------------------------------------------
+
+    def _bookkeeping(self) -> tuple[Column, ...]:
+        """For the type of the due column, or of the hold's where that is gone."""
+        types = self.table.types
+        due_type = types.get(self.spec.due) or types.get("duerow_retry_at")
+        return bookkeeping(due_type if due_type in DUE_TYPES else DUE_TYPES[0])
+
+    def _missing_columns(self) -> Iterator[Step]:
+        missing = missing_columns(self.spec, self.table)
+        if missing:
+            yield self._columns(missing)
+
+    def _columns(self, columns: list[Column]) -> Step:
+        names = [column.name for column in columns]
+        return Step(
+            f"add {', '.join(names)} to {self.table.written}",
+            up=(Action(statements.add_columns(self._target, columns)),),
+            down=(Action(statements.drop_columns(self._target, names)),),
+        )
+
+    # -- fillfactor -------------------------------------------------------------------------------
+
+    def _other_fillfactor(self, wanted: int | None) -> Iterator[Step]:
+        """A partitioned table has none of its own, its partitions have."""
+        stored = {self.table.written: self.table.options}
+        if self.table.partitioned:
+            stored = {part.written: part.options for part in self.table.leaves}
+        for written, options in stored.items():
+            now = fillfactor(options)
+            if wanted is not None and wanted != now:
+                yield Step(
+                    f"leave {100 - wanted} % of each new page of {written} free for updates",
+                    up=(Action(statements.set_fillfactor(self._target, written, wanted)),),
+                    down=(Action(statements.set_fillfactor(self._target, written, now)),),
+                )
+
+    # -- index ------------------------------------------------------------------------------------
+
+    def _unfit_index(self, deparsed: Deparsed | None) -> Iterator[Step]:
+        body = statements.body_of(self.spec)
+        match index_state(self.spec, self.table, deparsed):
+            case "missing":
+                yield self._index("build", body)
+            case "invalid":
+                yield self._index("mend", body)
+            case "different":
+                yield self._other_index(body)
+        leftover = interim_name(self.table.table)
+        if self.table.index(leftover) is not None:
+            drop = Action(statements.drop_index(self._target, leftover))
+            yield Step(f"drop {leftover}, left behind by an interrupted change", up=(drop,))
+
+    def _index(self, verb: str, body: IndexBody) -> Step:
+        return Step(
+            f"{verb} the index {index_name(self.table.table)}",
+            up=self._build(body),
+            down=(self._drop(),),
+        )
+
+    def _other_index(self, body: IndexBody) -> Step:
+        there = self.table.index(index_name(self.table.table))
+        assert there is not None
+        before = IndexBody(f"({there.expression})", there.predicate)
+        return Step(
+            f"build the index {there.name} anew: its condition or due column is another",
+            up=self._change_index(body),
+            down=self._change_index(before) if there.columns == (None,) else (self._drop(),),
+        )
+
+    def _change_index(self, to: IndexBody) -> tuple[Action, ...]:
+        """Claims go on using the old one until the new one is there; not so with partitions, whose
+        indexes cannot be dropped CONCURRENTLY."""
+        target = self._target
+        interim = interim_name(self.table.table)
+        if self.table.partitioned:
+            return (self._drop(), self._index_partitions(to, anew=True))
+        return (
+            Action(statements.drop_index(target, interim)),
+            Action(statements.create_index(target, to, interim)),
+            Action(statements.drop_index(target)),
+            Action(statements.rename_index(target, interim)),
+        )
+
+    def _build(self, body: IndexBody) -> tuple[Action, ...]:
+        """What an interrupted build left behind is dropped first: IF NOT EXISTS would keep it."""
+        if self.table.partitioned:
+            return (self._index_partitions(body),)
+        target = self._target
+        return (
+            Action(statements.drop_index(target)),
+            Action(statements.create_index(target, body)),
+        )
+
+    def _index_partitions(self, body: IndexBody, *, anew: bool = False) -> Action:
+        query = statements.index_partitions(self._target, body, anew=anew)
+        return Action(query, each=True, here=self.listing(query))
+
+    def _drop(self) -> Action:
+        if self.table.partitioned:
+            return Action(statements.drop_index_of_partitions(self._target))
+        return Action(statements.drop_index(self._target))
+
+    # -- registration -----------------------------------------------------------------------------
+
+    def _registration(self) -> Step:
+        before = registration_of(self.spec, self.table)
+        undo = statements.unregister(self.spec.name)
+        if before is not None and not registered(self.spec, self.table):
+            undo = self._register(spec_of(before))
+        return Step(
+            f"list {self.spec.name} in worker.sources",
+            up=(Action(self._register(self.spec)),),
+            down=(Action(undo),),
+        )
+
+    def _register(self, spec: TableSpec) -> str:
+        return statements.register(self._target, spec, add_command(spec))

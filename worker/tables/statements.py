@@ -1,0 +1,176 @@
+"""The statements of the steps, with a table's names put in.
+
+Names are quoted here, by the driver's own quoting; the condition is the developer's SQL and is put
+in as it stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from worker.statements import statement
+from worker.tables.bookkeeping import Column, due_expression
+from worker.tables.names import quoted
+from worker.tables.spec import TableSpec, index_name
+
+TRIES = 20
+"""How often a lock is tried for; the pauses between grow from 0.25 to 5 seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The table that statements are for. lock_timeout: seconds that one try for a lock may take."""
+
+    schema: str
+    table: str
+    written: str
+    lock_timeout: float
+
+    @property
+    def name(self) -> str:
+        return quoted((self.schema, self.table))
+
+    def index(self, name: str | None = None) -> str:
+        """An index of it, qualified and quoted; by default the claim's."""
+        return quoted((self.schema, name or index_name(self.table)))
+
+
+@dataclass(frozen=True, slots=True)
+class IndexBody:
+    """on: the indexed expression, in parentheses; where: the condition, or None."""
+
+    on: str
+    where: str | None
+
+    @property
+    def clause(self) -> str:
+        return "" if self.where is None else f" where ({self.where})"
+
+
+def body_of(spec: TableSpec) -> IndexBody:
+    return IndexBody(f"({due_expression(spec.due).as_string(None)})", spec.where)
+
+
+def interim_name(table: str) -> str:
+    """Of the index that is built before it takes the place of another."""
+    return index_name(table).replace("duerow_due_", "duerow_new_", 1)
+
+
+# -- strong locks, held for milliseconds ----------------------------------------------------------
+
+
+def add_columns(target: Target, columns: list[Column]) -> str:
+    added = [f"add column if not exists {column.definition}" for column in columns]
+    return patiently(target, _alter(target, added))
+
+
+def drop_columns(target: Target, columns: list[str]) -> str:
+    return patiently(target, _alter(target, [f"drop column if exists {c}" for c in columns]))
+
+
+def set_fillfactor(target: Target, table: str, fillfactor: int | None) -> str:
+    """table: qualified and quoted, the target or a partition. None: back to the default."""
+    change = "reset (fillfactor)" if fillfactor is None else f"set (fillfactor = {fillfactor})"
+    return patiently(target, f"alter table if exists {table} {change}")
+
+
+def rename_index(target: Target, interim: str) -> str:
+    """Gives an index the name of the claim's."""
+    named = quoted((index_name(target.table),))
+    return patiently(target, f"alter index {target.index(interim)} rename to {named}")
+
+
+def drop_index_of_partitions(target: Target) -> str:
+    """Postgres drops the index of a partitioned table at once or not at all."""
+    return patiently(target, f"drop index if exists {target.index()}")
+
+
+def patiently(target: Target, change: str, content: str = "") -> str:
+    """Runs `change`, which needs a strong lock, in short tries, so that nobody waits long.
+
+    content: what may be put into `change` later.
+    """
+    return _filled(
+        "patiently",
+        change + content,
+        statement=sql.SQL(change),
+        timeout=sql.Literal(f"{max(1, round(target.lock_timeout * 1000))}ms"),
+        tries=sql.Literal(TRIES),
+        table=sql.Literal(target.name),
+    )
+
+
+def _alter(target: Target, changes: list[str]) -> str:
+    lines = ",\n                ".join(changes)
+    return f"alter table {target.name}\n                {lines}"
+
+
+# -- the index ------------------------------------------------------------------------------------
+
+
+def create_index(target: Target, body: IndexBody, name: str | None = None) -> str:
+    index = quoted((name or index_name(target.table),))
+    return (
+        f"create index concurrently {index}\n    on {target.name} using btree ({body.on})"
+        f"{body.clause}"
+    )
+
+
+def drop_index(target: Target, name: str | None = None) -> str:
+    return f"drop index concurrently if exists {target.index(name)}"
+
+
+def index_partitions(target: Target, body: IndexBody, *, anew: bool = False) -> str:
+    """A query: the statements that the partitions need. anew: as if they had no index yet."""
+    return _filled(
+        "index_partitions",
+        body.clause,
+        table=sql.Literal(target.name),
+        index=sql.Literal(None if anew else target.index()),
+        index_name=sql.Literal(index_name(target.table)),
+        on=sql.Literal(body.on),
+        where=sql.Literal(body.clause),
+        patiently=sql.Literal(patiently(target, "@statement@", body.clause)),
+    )
+
+
+# -- the list of adopted tables -------------------------------------------------------------------
+
+
+def register(target: Target, spec: TableSpec, again: str) -> str:
+    """again: the command that registers, for where the schema `worker` is not there yet."""
+    index = index_name(target.table)
+    return _filled(
+        "register",
+        spec.where or "",
+        name=sql.Literal(spec.name),
+        table=sql.Literal(target.name),
+        written=sql.Literal(target.written),
+        key=sql.SQL("array[{}]").format(sql.SQL(", ").join(map(sql.Literal, spec.key))),
+        due=sql.Literal(spec.due),
+        condition=sql.Literal(spec.where),
+        tenant=sql.Literal(spec.tenant),
+        index=sql.Literal(target.index()),
+        index_name=sql.Literal(index),
+        again=sql.Literal(again),
+        lacking=sql.Literal(f"{target.written} is not registered: there is no schema worker"),
+        unfinished=sql.Literal(f"the index {index} of {target.written} is missing or half done"),
+    )
+
+
+def unregister(name: str) -> str:
+    return _filled("unregister", name, name=sql.Literal(name))
+
+
+def _filled(template: str, content: str, **names: Any) -> str:
+    """content: what may hold anything at all, so that the quotes around the block must not occur
+    in it."""
+    tag = "$duerow$"
+    while tag in content:
+        tag = f"$duerow_{hashlib.sha256((tag + content).encode()).hexdigest()[:8]}$"
+    text = statement(f"tables/{template}").rstrip()
+    return sql.SQL(text).format(tag=sql.SQL(tag), **names).as_string(None)

@@ -1,0 +1,35 @@
+"""What is done to a table, and what takes it back: values, to be written out as SQL or Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One statement, without a semicolon. Each commits by itself: none keeps a lock any longer, and
+    CONCURRENTLY is refused inside a transaction.
+
+    each: it is a query that gives statements, to be run in turn: what they are depends on the
+        database. `here` holds those of the one that was looked at.
+    """
+
+    sql: str
+    each: bool = False
+    here: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """title: what it does, for people. Every action may be run again after a failure."""
+
+    title: str
+    up: tuple[Action, ...]
+    down: tuple[Action, ...] = ()
+
+
+def way_back(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """What undoes the steps, in the order in which it must be done."""
+    back = (Step(f"back: {step.title}", step.down, step.up) for step in steps if step.down)
+    return tuple(reversed(tuple(back)))
