@@ -23,8 +23,10 @@ from pydantic import BaseModel
 from tests.producers import PRODUCERS
 from worker import batch
 from worker.app import App
+from worker.carrier import send
 from worker.enqueue import Enqueued, enqueue, enqueue_many
 from worker.job import Job
+from worker.statements import statement
 
 everywhere = pytest.mark.parametrize("kind", PRODUCERS)
 UTC = dt.UTC
@@ -395,3 +397,18 @@ def test_plain_sql_refuses_what_is_no_object(pg: psycopg.Connection) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="unique_for needs a unique_key"):
         pg.execute("select worker.enqueue('charge', unique_for => '1 hour')")
     assert rows(pg) == []
+
+
+# -- plans --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "names"), [("plain", batch.PLAIN), ("unique", batch.KEYED)])
+def test_no_plan_is_dear_enough_to_be_compiled(
+    name: str, names: tuple[str, ...], pg: psycopg.Connection
+) -> None:
+    """Above `jit_above_cost` Postgres compiles a statement, here for three times its run time."""
+    jobs = [Job("c", tenant=f"t{i}", delay=i, unique_key=f"k{i}") for i in range(20_000)]
+    params = batch.Batch(jobs, None, 100).params(range(20_000), names)
+    [[[plan]]] = send(pg, "explain (format json) " + statement(f"enqueue/{name}"), params)
+    [[limit]] = pg.execute("show jit_above_cost").fetchall()
+    assert plan["Plan"]["Total Cost"] < float(limit)
