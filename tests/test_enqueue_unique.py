@@ -264,9 +264,6 @@ def test_calls_with_the_same_keys_in_any_order_do_not_deadlock(
     assert pg.execute("select count(*) from worker.jobs").fetchone() == (12_000,)
 
 
-@pytest.mark.xfail(
-    reason="worker.enqueue books the period under an id that it then drops", strict=True
-)
 def test_plain_sql_makes_the_job_when_the_holder_ends_while_it_looks(
     db_url: str, pg: psycopg.Connection, threads: ThreadPoolExecutor
 ) -> None:

@@ -310,8 +310,10 @@ create function worker.enqueue(
 ) returns bigint language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
-    new_id bigint;
-    due timestamptz := enqueue.due_at + enqueue.in_;
+    new_id bigint := nextval('worker.jobs_id_seq');
+    holder bigint;
+    booked boolean := false;
+    due timestamptz := coalesce(enqueue.due_at, now()) + coalesce(enqueue.in_, '0');
 begin
     if jsonb_typeof(enqueue.args) is distinct from 'object' then
         raise exception 'worker.enqueue: args must be a JSON object, got %', coalesce(jsonb_typeof(enqueue.args), 'null')
@@ -325,18 +327,18 @@ begin
         raise exception 'worker.enqueue: unique_for needs a unique_key' using errcode = 'invalid_parameter_value';
     end if;
     loop
-        new_id := nextval('worker.jobs_id_seq');
-        if enqueue.unique_for is not null then
+        if enqueue.unique_for is not null and not booked then
             insert into worker.unique_keys as u (kind, unique_key, job_id, expires_at)
             values (enqueue.kind, enqueue.unique_key, new_id, now() + enqueue.unique_for)
             on conflict (kind, unique_key) do update set job_id = excluded.job_id, expires_at = excluded.expires_at
              where u.expires_at <= now();
             if not found then
-                select u.job_id into new_id from worker.unique_keys u
+                select u.job_id into holder from worker.unique_keys u
                  where u.kind = enqueue.kind and u.unique_key = enqueue.unique_key;
-                if found then return new_id; end if;
+                if found then return holder; end if;
                 continue;
             end if;
+            booked := true;
         end if;
         insert into worker.jobs (id, kind, args, queue, priority, due_at, tenant, unique_key, max_attempts, trace)
         values (new_id, enqueue.kind, enqueue.args, enqueue.queue, enqueue.priority, due, enqueue.tenant, enqueue.unique_key,
@@ -348,11 +350,11 @@ begin
             end if;
             return new_id;
         end if;
-        select j.id into new_id from worker.jobs j where j.kind = enqueue.kind and j.unique_key = enqueue.unique_key;
+        select j.id into holder from worker.jobs j where j.kind = enqueue.kind and j.unique_key = enqueue.unique_key;
         if found then
-            update worker.unique_keys u set job_id = new_id
-             where enqueue.unique_for is not null and u.kind = enqueue.kind and u.unique_key = enqueue.unique_key;
-            return new_id;
+            update worker.unique_keys u set job_id = holder
+             where booked and u.kind = enqueue.kind and u.unique_key = enqueue.unique_key;
+            return holder;
         end if;
     end loop;
 end
