@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.facts import eventually
+from tests.postgres import local_binaries
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("docker/**/*.md")])
@@ -74,8 +75,8 @@ def commands(block: Block) -> list[Command]:
 
 
 class Shell:
-    """Types commands in a directory, with the installed `worker` on the PATH, and compares what
-    they show with what the page says."""
+    """Types commands in a directory, with the installed `worker` and a psql on the PATH, and
+    compares what they show with what the page says."""
 
     def __init__(self, directory: Path, **environ: str) -> None:
         self.directory = directory
@@ -85,7 +86,7 @@ class Shell:
             for name, value in os.environ.items()
             if not name.startswith(("DUEROW_", "PG")) and name not in ("DATABASE_URL", "CI")
         }
-        path = f"{scripts}{os.pathsep}{plain.get('PATH', '')}"
+        path = os.pathsep.join((str(scripts), plain["PATH"], str(local_binaries().directory)))
         # As on a terminal, but for the colours.
         self.environ = {**plain, "PATH": path, "DUEROW_LOG_FORMAT": "console", **environ}
 

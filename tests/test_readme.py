@@ -26,7 +26,7 @@ def section(title: str) -> list[Block]:
 
 
 def test_every_command_is_known_to_a_test() -> None:
-    titles = ("See it", "The first five minutes", "Jobs", "At 3 a.m.")
+    titles = ("See it", "The first five minutes", "Jobs", "Your own table", "At 3 a.m.")
     tested = [block for title in titles for block in section(title)]
     left = [str(block) for block in blocks(README) if block.language and block not in tested]
     assert left == []
@@ -62,6 +62,18 @@ def test_jobs_and_what_is_asked_at_night(tmp_path: Path, db_url: str) -> None:
     with psycopg.connect(db_url) as connection:
         receipts = connection.execute("select * from receipts").fetchall()
     assert receipts == [(7, 500)]
+
+
+@pytest.mark.process
+def test_your_own_table(tmp_path: Path, db_url: str) -> None:
+    shell = Shell(tmp_path, DATABASE_URL=db_url)
+    for block in section("Your own table"):
+        _follow(shell, block, db_url)
+    with psycopg.connect(db_url) as connection:
+        due = connection.execute(
+            "select next_charge_at > now() + interval '29 days' from donations order by id"
+        ).fetchall()
+    assert due == [(True,), (False,)]
 
 
 def _follow(shell: Shell, block: Block, url: str) -> None:
