@@ -122,7 +122,7 @@ def _console() -> Any:
 
     return Console(
         file=sys.stdout,
-        no_color=not colours(sys.stdout),
+        color_system="auto" if colours(sys.stdout) else None,
         highlight=False,
         markup=False,
         emoji=False,
