@@ -16,6 +16,7 @@ from worker.tables.spec import NAME_BYTES
 
 # A part in quotes, in which a quote stands twice, or one that needs none.
 _PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))\s*')
+_COLUMN = r'\s*(?:"((?:[^"]|"")+)"|([^\s",][^",]*))\s*'
 _ASCII_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
 
@@ -64,9 +65,9 @@ def columns_of(text: str) -> tuple[str, ...]:
 
     Raises UsageError for what is no list of names, or a name over 63 bytes.
     """
-    found = re.findall(r'\s*(?:"((?:[^"]|"")+)"|([^",]+?))\s*(?:,|$)', text)
-    names = tuple(inside.replace('""', '"') or bare for inside, bare in found)
-    if not names or len(names) != len(set(names)) or not re.fullmatch(_LIST, text):
+    found = re.findall(_COLUMN, text) if re.fullmatch(rf"{_COLUMN}(,{_COLUMN})*", text) else []
+    names = tuple(inside.replace('""', '"') or bare.rstrip() for inside, bare in found)
+    if not names or len(names) != len(set(names)):
         raise UsageError(
             f"{text!r} is not a list of columns",
             hint="write id, or org_id,id for several; a name with a comma in double quotes",
@@ -74,9 +75,6 @@ def columns_of(text: str) -> tuple[str, ...]:
     for name in names:
         refuse_long(name, "column name")
     return names
-
-
-_LIST = r'\s*(?:"(?:[^"]|"")+"|[^",]+)\s*(?:,\s*(?:"(?:[^"]|"")+"|[^",]+)\s*)*'
 
 
 def _split(text: str) -> tuple[str, ...] | None:

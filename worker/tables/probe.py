@@ -58,8 +58,17 @@ def _make_stand_in(
 
 
 def _index(connection: psycopg.Connection[Any], spec: TableSpec) -> None:
+    """The condition stands in brackets first: one that closes the parentheses around it, and so
+    means something else in the claim than by itself, is no expression there."""
     body = body_of(spec)
+    where = sql.SQL(spec.where or "true")
     try:
+        connection.execute(
+            sql.SQL("select from pg_temp.{} where (array[{}])[1]").format(
+                sql.Identifier(_STAND_IN), where
+            ),
+            prepare=True,  # one statement only
+        )
         connection.execute(
             sql.SQL("create index duerow_stand_in_index on pg_temp.{} using btree ({}){}").format(
                 sql.Identifier(_STAND_IN), sql.SQL(body.on), sql.SQL(body.clause)

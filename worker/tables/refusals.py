@@ -133,10 +133,9 @@ def _missing(column: str, table: Description) -> Problem:
         refuse_long(column, "column name")
     except UsageError as error:
         return Problem("columns", error.what, error.why, error.hint)
-    lower = {name.lower(): name for name in table.columns}
-    near = lower.get(column.lower()) or next(
-        iter(difflib.get_close_matches(column, table.columns, 1)), None
-    )
+    plain = {name.lower().replace("_", ""): name for name in table.columns}
+    alike = difflib.get_close_matches(column.lower().replace("_", ""), plain, 1)
+    near = plain[alike[0]] if alike else None
     return Problem(
         "columns",
         f"{table.written} has no column {column!r}",
