@@ -24,8 +24,7 @@ import psycopg
 from psycopg import RawCursor
 
 from benchmarks.server import server
-from worker import batch
-from worker.enqueue import enqueue, enqueue_many
+from worker import batch, enqueue, enqueue_many
 from worker.job import Job
 
 SINGLE_SHARE = 20  # of so many rows, one is enqueued on its own

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_as
 from sqlalchemy.ext.asyncio import async_sessionmaker as async_maker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from worker import Enqueued, enqueue, enqueue_many
 from worker.carrier import send
-from worker.enqueue import Enqueued, enqueue, enqueue_many
 from worker.job import Job
 
 

@@ -250,7 +250,7 @@ async def test_what_is_no_connection_is_told_what_is_one(db_url: str) -> None:
 
 def test_no_library_is_imported_that_the_caller_does_not_use() -> None:
     code = (
-        "import sys, worker.carrier, worker.enqueue; "
+        "import sys, worker.carrier, worker.producer; "
         "print([m for m in ('asyncpg', 'psycopg', 'sqlalchemy', 'django') if m in sys.modules])"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,10 +21,9 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel
 
 from tests.producers import PRODUCERS
-from worker import batch
+from worker import Enqueued, batch, enqueue, enqueue_many
 from worker.app import App
 from worker.carrier import send
-from worker.enqueue import Enqueued, enqueue, enqueue_many
 from worker.job import Job
 from worker.statements import statement
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker import enqueue, enqueue_many
 from worker.batch import Batch
-from worker.enqueue import enqueue, enqueue_many
 from worker.errors import DuerowError, PayloadInvalid, UsageError
 from worker.job import Job
 from worker.jsonb import DEPTH_LIMIT, PAYLOAD_LIMIT, Unwritable, fault_of, suspects, write

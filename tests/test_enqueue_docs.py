@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from worker.enqueue import enqueue_many
+from worker import enqueue_many
 from worker.errors import PayloadInvalid
 from worker.job import Job
 from worker.url import DatabaseURL

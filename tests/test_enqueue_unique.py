@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.facts import eventually
-from worker.enqueue import Enqueued, enqueue, enqueue_many
+from worker import Enqueued, enqueue, enqueue_many
 from worker.job import Job
 
 HOUR = 3600

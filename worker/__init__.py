@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from worker.errors import DuerowError, PayloadInvalid
     from worker.job import Job
     from worker.outcome import Cancel, Dead, Retry, Snooze
+    from worker.producer import Enqueued, enqueue, enqueue_many
     from worker.retry import PermanentError, RetryPolicy, wait_spread
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "Context",
     "Dead",
     "DuerowError",
+    "Enqueued",
     "Job",
     "PayloadInvalid",
     "PermanentError",
@@ -38,6 +40,8 @@ __all__ = [
     "Snooze",
     "Task",
     "__version__",
+    "enqueue",
+    "enqueue_many",
     "wait_spread",
 ]
 
@@ -46,6 +50,7 @@ _HOMES = {
     "context": ("Context",),
     "errors": ("DuerowError", "PayloadInvalid"),
     "job": ("Job",),
+    "producer": ("Enqueued", "enqueue", "enqueue_many"),
     "outcome": ("Cancel", "Dead", "Retry", "Snooze"),
     "retry": ("PermanentError", "RetryPolicy", "wait_spread"),
 }

@@ -53,7 +53,7 @@ def command(
 
     Where there is an App, the kind must be one of its handlers', and ARGS must fit.
     """
-    from worker.enqueue import enqueue
+    from worker import enqueue
     from worker.job import Job
     from worker.settings import Settings
 

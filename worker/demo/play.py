@@ -11,12 +11,12 @@ from typing import Any
 
 import psycopg
 
+from worker import enqueue_many
 from worker.demo.api import LATENCY
 from worker.demo.app import charge_donation
 from worker.demo.crew import LEASE, Crew, Member
 from worker.demo.figures import Figures, Progress, Verdict
 from worker.demo.screen import Moment, Screen
-from worker.enqueue import enqueue_many
 from worker.errors import DuerowError
 from worker.url import DatabaseURL
 
