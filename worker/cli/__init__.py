@@ -53,10 +53,6 @@ def invoke(argv: Sequence[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except SystemExit as ending:
-        if isinstance(ending.__context__, BrokenPipeError):  # click makes an exit with 1 of it
-            return 0  # the reader has seen enough, as in `worker jobs list | head`
-        raise
     except Exception as error:
         say(_unexpected(error), error=True)
         _show_traceback(invocation)

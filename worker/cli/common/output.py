@@ -114,7 +114,10 @@ def _iso(moment: dt.datetime) -> str:
 
 
 def _write(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    try:
+        sys.stdout.write(line + "\n")
+    except BrokenPipeError:  # the reader has seen enough, as in `worker jobs list | head`
+        raise click.exceptions.Exit(0) from None
 
 
 def _console() -> Any:
