@@ -297,6 +297,16 @@ def test_quit_shows_what_runs_and_changes_nothing(
         assert process.popen.poll() is None
 
 
+def test_a_worker_that_has_grown_too_large_drains_and_exits_with_0(
+    project: Path, db_url: str, pg: psycopg.Connection
+) -> None:
+    put(pg, "a_second")
+    with started("run", "--database-url", db_url, "--max-rss-mb", "1", cwd=project) as process:
+        assert process.end() == 0
+        assert process.lines("worker.too_large")[0]["rss_mb"] > 1
+    assert states(pg) == {"done": 1}
+
+
 # -- drain --------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from worker.runtime import Worker
 
-EVERY = 5.0  # seconds
+EVERY = 2.0  # seconds
 MIB = 2**20
 
 
