@@ -80,18 +80,16 @@ class TestPrecedence:
             "timeout": 600,
             "max_crashes": 3,
             "payload_limit": 262144,
-            "payload_depth": 100,
             "retention": 1209600,
             "attempts_retention": 2592000,
             "partitions_ahead": 7,
             "log_level": "INFO",
             "log_format": "auto",
-            "statement_timeout": 30,
+            "statement_timeout": 10,
             "connect_timeout": 5,
             "max_rss_mb": None,
             "worker_name": None,
             "listen": True,
-            "application_name": "duerow",
         }
         assert set(settings.origins().values()) == {"default"}
         assert settings.warnings == ()

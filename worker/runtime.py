@@ -177,7 +177,12 @@ class Worker:
     def _assemble(self, server: Server, sources: list[Source]) -> None:
         settings = self._settings
         outage = Outage(self.events)
-        hot: dict[str, Any] = {"planner": HOT_PATH_PLANNER, "pooled": server.pooled}
+        hot: dict[str, Any] = {
+            "planner": HOT_PATH_PLANNER,
+            "pooled": server.pooled,
+            "timeout": settings.statement_timeout,
+            "connect_timeout": settings.connect_timeout,
+        }
         self._claim_link = Link("claim", self._url, outage, **hot)
         self._settle_link = Link("settle", self._url, outage, **hot)
         self._by_name = by_name = {source.name: source for source in sources}

@@ -134,7 +134,6 @@ class Settings(BaseSettings):
     payload_limit: ByteSize = Field(
         ByteSize(262_144), gt=0, description="Largest arguments of a row, as JSON."
     )
-    payload_depth: int = Field(100, ge=1, le=1000, description="Deepest nesting of arguments.")
     retention: Seconds = Field(14 * 86_400.0, gt=0, description="How long finished rows are kept.")
     attempts_retention: Seconds = Field(
         30 * 86_400.0, gt=0, description="How long the log of attempts is kept."
@@ -149,7 +148,7 @@ class Settings(BaseSettings):
         "auto", description="How to log; auto is console on a terminal and json elsewhere."
     )
     statement_timeout: Seconds = Field(
-        30.0, gt=0, description="The longest that one statement of the worker's own may take."
+        10.0, gt=0, description="The longest that one statement of the worker's own may take."
     )
     connect_timeout: Seconds = Field(
         5.0, gt=0, description="The longest that reaching one server may take."
@@ -164,11 +163,6 @@ class Settings(BaseSettings):
     )
     listen: bool = Field(
         True, description="Be woken by LISTEN/NOTIFY; without it, rows are found by looking."
-    )
-    application_name: str = Field(
-        "duerow",
-        pattern=r"^[\x21-\x7e]{1,40}$",
-        description="How the names of our connections start in pg_stat_activity.",
     )
 
     def __init__(self, **flags: Any) -> None:
