@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -90,9 +91,11 @@ async def test_many_calls_share_few_threads(threads: Threads) -> None:
     assert len(ours()) == before
 
 
-async def cancelled(threads: Threads, call: Callable[[], Any], begun: threading.Event) -> Any:
+async def cancelled(
+    threads: Threads, call: Callable[[], Any], begun: threading.Event, notice: float = 0.0
+) -> Any:
     """Runs `call`, cancels it once it has begun; what came of it."""
-    task = asyncio.create_task(threads.run(call, 0.2))
+    task = asyncio.create_task(threads.run(call, 0.2, notice))
     await until(begun.is_set)
     task.cancel()
     return (await asyncio.gather(task, return_exceptions=True))[0]
@@ -109,10 +112,36 @@ async def test_a_spinning_call_is_interrupted(threads: Threads) -> None:
         finally:
             ended.set()
 
-    assert isinstance(await cancelled(threads, spin, begun), asyncio.CancelledError)
+    assert isinstance(await cancelled(threads, spin, begun), Interrupted)
     assert ended.is_set()
     assert await threads.run(lambda: 1, 1) == 1
     assert len(ours()) == 1, "the thread was used again"
+
+
+async def test_a_call_may_end_by_itself_when_it_was_given_notice(threads: Threads) -> None:
+    begun, asked = threading.Event(), threading.Event()
+
+    def cooperates() -> str:
+        begun.set()
+        asked.wait()
+        return "saved"
+
+    asyncio.get_running_loop().call_later(0.05, asked.set)
+    assert await cancelled(threads, cooperates, begun, notice=5) == "saved"
+
+
+async def test_a_call_may_answer_its_interrupt(threads: Threads) -> None:
+    begun = threading.Event()
+
+    def saves() -> str:
+        begun.set()
+        try:
+            while True:
+                sum(range(100))
+        except Interrupted:
+            return "saved"
+
+    assert await cancelled(threads, saves, begun) == "saved"
 
 
 async def test_except_exception_does_not_swallow_the_interrupt(threads: Threads) -> None:
@@ -129,7 +158,7 @@ async def test_except_exception_does_not_swallow_the_interrupt(threads: Threads)
                 seen.append(type(error))
                 raise
 
-    assert isinstance(await cancelled(threads, stubborn, begun), asyncio.CancelledError)
+    assert isinstance(await cancelled(threads, stubborn, begun), Interrupted)
     assert seen == [Interrupted]
 
 
@@ -148,6 +177,22 @@ async def test_a_call_into_c_is_abandoned_and_its_thread_comes_back(threads: Thr
     await until(lambda: len(threads._idle) == 2)
     used = await asyncio.gather(*(threads.run(threading.get_ident, 1) for _ in range(2)))
     assert set(used) <= before
+
+
+async def test_what_an_abandoned_call_raises_late_troubles_nobody(threads: Threads) -> None:
+    begun, release = threading.Event(), threading.Event()
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+
+    def stuck() -> None:
+        begun.set()
+        release.wait()
+
+    assert isinstance(await cancelled(threads, stuck, begun), Abandoned)
+    release.set()  # the interrupt is raised now
+    await until(lambda: threads._idle)
+    gc.collect()
+    assert not told
 
 
 async def test_a_call_that_swallows_everything_is_abandoned(threads: Threads) -> None:
@@ -194,7 +239,8 @@ async def test_interrupts_that_race_with_the_end_harm_nobody(threads: Threads) -
             await asyncio.sleep(0)
         task.cancel()
         [answer] = await asyncio.gather(task, return_exceptions=True)
-        assert answer == sum(range(n * 10)) or isinstance(answer, asyncio.CancelledError)
+        early = isinstance(answer, asyncio.CancelledError | Interrupted)
+        assert early or answer == sum(range(n * 10))
     assert await threads.run(lambda: "fine", 1) == "fine"
     await until(lambda: len(threads._idle) == len(ours()))
 

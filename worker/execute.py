@@ -190,7 +190,7 @@ class Executor:
             if run.handler.is_async:
                 return self._read(run, await run.handler.function(**arguments))
             function = run.handler.function
-            value = await self._threads.run(lambda: function(**arguments), PATIENCE / 2)
+            value = await self._in_thread(run, lambda: function(**arguments))
             return self._read(run, value)
         except RowLost:
             self._report_lost(run, "a session's commit")
@@ -211,13 +211,16 @@ class Executor:
                 for sql, params in self._statements(settlement):
                     _must_match(await send(session, sql, params), run.row)
         else:
-            settlement = await self._threads.run(
-                lambda: self._call_in_thread(run, arguments), PATIENCE / 2
-            )
+            settlement = await self._in_thread(run, lambda: self._call_in_thread(run, arguments))
         if not run.settled:
             run.settled = True
             self._committed(settlement)
         return None
+
+    async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
+        """On a thread; a handler that can see that it is cancelled has a moment to do so."""
+        notice = PATIENCE / 4 if run.handler.signature.context is not None else 0.0
+        return await self._threads.run(call, PATIENCE / 2, notice)
 
     def _call_in_thread(self, run: Run, arguments: dict[str, Any]) -> Settlement:
         signature = run.handler.signature

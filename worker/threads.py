@@ -98,9 +98,10 @@ class Threads:
         self._started = 0
         self._closed = False
 
-    async def run(self, function: Callable[[], Any], patience: float) -> Any:
-        """What `function()` returns or raises. When cancelled it interrupts the thread, waits
-        `patience` seconds for it to end, and then leaves it alone and raises Abandoned."""
+    async def run(self, function: Callable[[], Any], patience: float, notice: float = 0.0) -> Any:
+        """What `function()` returns or raises. When cancelled it leaves the call `notice` seconds
+        to end by itself, interrupts its thread, and `patience` seconds later leaves it alone and
+        raises Abandoned. What the call returns before that counts."""
         carried = partial(contextvars.copy_context().run, function)  # for loggers and tracers
         call = _Call(carried, asyncio.get_running_loop())
         inbox = self._idle.pop() if self._idle else self._start()
@@ -109,12 +110,15 @@ class Threads:
         try:
             return await asyncio.shield(call.future)
         except asyncio.CancelledError:
+            # Seen, whenever it comes: what comes too late is nobody's concern.
+            call.future.add_done_callback(lambda future: future.exception())
+            if notice:
+                await asyncio.wait((call.future,), timeout=notice)
             call.interrupt()
             await asyncio.wait((call.future,), timeout=patience)
             if not call.future.done():
                 raise Abandoned from None
-            call.future.exception()  # seen; the row is settled by whoever cancelled it
-            raise
+        return call.future.result()
 
     def close(self) -> None:
         """Ends the idle threads, and busy ones once they are done; those that are stuck die with
