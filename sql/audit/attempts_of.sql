@@ -31,9 +31,10 @@ with asked as (
       from worker.jobs j
      where j.id = (select row_key::bigint from asked where source = 'jobs') and j.owner is not null
 )
-select r.attempt, r.token, coalesce(w.name, 'worker ' || r.worker) as worker, r.started_at, r.ended_at,
+select r.attempt, r.token, coalesce(w.name, 'worker ' || r.worker) as worker,
+       r.started_at::timestamptz(3), r.ended_at::timestamptz(3),
        date_trunc('milliseconds', coalesce(r.ended_at, now()) - r.started_at) as took,
-       r.outcome, r.next_at, r.error_type, r.message
+       r.outcome, r.next_at::timestamptz(3), r.error_type, r.message
   from run r
   left join worker.workers w on w.id = r.worker
  order by r.token, r.ended_at;

@@ -16,8 +16,8 @@
 --   since = 7 days    how far back to look
 --   queue = (any)     this queue only
 --   kind  = (any)     this kind only
---   limit = 50        most lines
-select f.id, f.queue, f.kind, f.tenant, f.finished_at as died_at, f.attempt as attempts, f.crashes,
+--   lines = 50        most lines
+select f.id, f.queue, f.kind, f.tenant, f.finished_at::timestamptz(3) as died_at, f.attempt as attempts, f.crashes,
        a.error_type, a.fingerprint, coalesce(a.message, f.last_error) as message
   from (select * from worker.jobs_finished
          where state = 'dead'
@@ -25,7 +25,7 @@ select f.id, f.queue, f.kind, f.tenant, f.finished_at as died_at, f.attempt as a
            and queue = coalesce(nullif(current_setting('duerow.queue', true), ''), queue)
            and kind = coalesce(nullif(current_setting('duerow.kind', true), ''), kind)
          order by finished_at desc
-         limit coalesce(nullif(current_setting('duerow.limit', true), ''), '50')::integer) f
+         limit coalesce(nullif(current_setting('duerow.lines', true), ''), '50')::integer) f
   -- One statement wrote both rows, so their times are equal: one partition is looked at, not all.
   left join lateral (
         select error_type, fingerprint, message from worker.attempts

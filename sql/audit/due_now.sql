@@ -24,7 +24,7 @@ select live.queue, live.kind, live.due, date_trunc('milliseconds', now() - live.
          where w.gone_at is null and w.stopped_at is null and w.draining_at is null
            and w.heartbeat_at + w.lease > now()
            and live.queue = any (w.queues) and live.kind = any (w.kinds)) as workers,
-       (select q.paused_at from worker.queues q where q.name = live.queue) as paused_since
+       (select q.paused_at::timestamptz(3) from worker.queues q where q.name = live.queue) as paused_since
   from (select queue, kind,
                count(*) filter (where owner is null and due_at <= now()) as due,
                min(due_at) filter (where owner is null and due_at <= now()) as oldest,

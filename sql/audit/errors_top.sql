@@ -19,7 +19,7 @@
 --   since = 24 hours   how far back to look
 --   queue = (any)      this queue only
 --   kind  = (any)      this kind only
---   limit = 20         most lines
+--   lines = 20         most lines
 with failures as (
     select fingerprint, source, row_key, count(*) as failures,
            count(*) filter (where outcome = 'retry') as retried,
@@ -39,10 +39,11 @@ with failures as (
       from failures
      group by fingerprint
      order by 2 desc, 1
-     limit coalesce(nullif(current_setting('duerow.limit', true), ''), '20')::integer
+     limit coalesce(nullif(current_setting('duerow.lines', true), ''), '20')::integer
 )
 select coalesce(t.fingerprint, '(none: the handler asked for it)') as fingerprint,
-       t.failures, t.rows_hit, t.retried, t.dead, t.crashed, t.first_seen, t.last_seen,
+       t.failures, t.rows_hit, t.retried, t.dead, t.crashed,
+       t.first_seen::timestamptz(3), t.last_seen::timestamptz(3),
        t.kinds, latest.message, latest.row_key as example_row
   from top t
   left join lateral (

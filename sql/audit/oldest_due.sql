@@ -13,7 +13,7 @@
 --
 -- Parameters
 --   queue = (any)   this queue only
---   limit = 20      most lines
+--   lines = 20      most lines
 --
 -- Reads a handful of rows per queue, kind and priority, however many wait.
 with recursive streams as (
@@ -34,12 +34,12 @@ with recursive streams as (
              where w.queue = s.queue and w.kind = s.kind and w.priority = s.priority
                and w.due_at <= now() and w.owner is null
              order by w.due_at, w.id
-             limit coalesce(nullif(current_setting('duerow.limit', true), ''), '20')::integer) j
+             limit coalesce(nullif(current_setting('duerow.lines', true), ''), '20')::integer) j
      where s.queue = coalesce(nullif(current_setting('duerow.queue', true), ''), s.queue)
      order by j.due_at, j.id
-     limit coalesce(nullif(current_setting('duerow.limit', true), ''), '20')::integer
+     limit coalesce(nullif(current_setting('duerow.lines', true), ''), '20')::integer
 )
-select o.id, o.queue, o.kind, o.priority, o.tenant, o.due_at,
+select o.id, o.queue, o.kind, o.priority, o.tenant, o.due_at::timestamptz(3),
        date_trunc('milliseconds', now() - o.due_at) as waiting, o.attempt,
        case when exists (select from worker.queues q where q.name = o.queue and q.paused_at is not null)
             then 'the queue is paused'

@@ -30,7 +30,7 @@ with asked as (
       from attempt where started_at is not null and outcome <> 'lost'
     union all
     select ended_at, 2, outcome, attempt, worker, null,
-           concat_ws('; ', nullif(concat_ws(': ', error_type, message), ''), 'again at ' || next_at)
+           concat_ws('; ', nullif(concat_ws(': ', error_type, message), ''), 'again at ' || next_at::timestamptz(3))
       from attempt
     union all
     select coalesce(claimed_at, finished_at), 4, 'started', attempt, worker, null, null
@@ -55,7 +55,7 @@ with asked as (
     select due_at, 6, case when due_at <= now() then 'due' else 'due later' end, null, null, null, last_error
       from live where owner is null
 )
-select e.at, e.event, e.attempt, coalesce(e.person, w.name, 'worker ' || e.worker) as who, e.detail
+select e.at::timestamptz(3), e.event, e.attempt, coalesce(e.person, w.name, 'worker ' || e.worker) as who, e.detail
   from event e
   left join worker.workers w on w.id = e.worker
  order by e.at, e.place, e.attempt;

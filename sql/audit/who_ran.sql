@@ -18,9 +18,10 @@
 --   since = 24 hours   how far back to look
 --   queue = (any)      this queue only
 --   kind  = (any)      this kind only
---   limit = 100        most lines
+--   lines = 100        most lines
 select coalesce(w.name, 'worker ' || ran.worker) as worker, w.host, w.pid, w.version, ran.queue, ran.kind, ran.runs,
-       ran.done, ran.retried, ran.dead, ran.other, ran.crashed, ran.lost, ran.mean_ms, ran.first_at, ran.last_at
+       ran.done, ran.retried, ran.dead, ran.other, ran.crashed, ran.lost, ran.mean_ms,
+       ran.first_at::timestamptz(3), ran.last_at::timestamptz(3)
   from (select worker, queue, kind, count(*) filter (where outcome <> 'lost') as runs,
                count(*) filter (where outcome = 'done') as done,
                count(*) filter (where outcome = 'retry') as retried,
@@ -37,4 +38,4 @@ select coalesce(w.name, 'worker ' || ran.worker) as worker, w.host, w.pid, w.ver
          group by worker, queue, kind) ran
   left join worker.workers w on w.id = ran.worker
  order by ran.last_at desc, ran.worker, ran.queue, ran.kind
- limit coalesce(nullif(current_setting('duerow.limit', true), ''), '100')::integer;
+ limit coalesce(nullif(current_setting('duerow.lines', true), ''), '100')::integer;

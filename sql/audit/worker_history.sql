@@ -18,16 +18,16 @@
 --
 -- Parameters
 --   since = 24 hours   workers that lived in this time
---   limit = 100        most lines
+--   lines = 100        most lines
 select w.name as worker, w.host, w.pid, w.version,
        case when w.gone_at is not null then 'gone'
             when w.stopped_at is not null then 'stopped'
             when w.heartbeat_at + w.lease < now() then 'silent'
             when w.draining_at is not null then 'draining'
             else 'running' end as state,
-       w.started_at, coalesce(w.gone_at, w.stopped_at) as ended_at,
+       w.started_at::timestamptz(3), coalesce(w.gone_at, w.stopped_at)::timestamptz(3) as ended_at,
        date_trunc('milliseconds', coalesce(w.gone_at, w.stopped_at, now()) - w.started_at) as lived,
-       date_trunc('milliseconds', coalesce(w.gone_at, w.stopped_at, now()) - w.heartbeat_at) as last_beat,
+       date_trunc('milliseconds', greatest(coalesce(w.gone_at, w.stopped_at, now()) - w.heartbeat_at, '0')) as last_beat,
        w.slots, w.settled,
        coalesce(behind.rows, 0) as left_behind, w.lost as refused
   from worker.workers w
@@ -38,4 +38,4 @@ select w.name as worker, w.host, w.pid, w.version,
          group by worker) behind on behind.worker = w.id
  where coalesce(w.gone_at, w.stopped_at, now()) > now() - coalesce(nullif(current_setting('duerow.since', true), ''), '24 hours')::interval
  order by w.started_at desc, w.id desc
- limit coalesce(nullif(current_setting('duerow.limit', true), ''), '100')::integer;
+ limit coalesce(nullif(current_setting('duerow.lines', true), ''), '100')::integer;
