@@ -7,8 +7,6 @@ import time
 import uuid
 from typing import Any
 
-import structlog
-
 from worker.row import Row
 
 
@@ -95,6 +93,8 @@ class Context:
     @property
     def log(self) -> Any:
         """A structlog logger that carries the row's source, key, kind and attempt."""
+        import structlog
+
         return structlog.get_logger("duerow.handler").bind(
             source=self.row.source, key=self.row.key, kind=self.row.kind, attempt=self.row.attempt
         )

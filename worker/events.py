@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import structlog
-
 from worker.row import Row
 from worker.transition import Transition
 
@@ -204,4 +202,6 @@ class Events:
             try:
                 observer(event)
             except Exception:
+                import structlog  # dear, and rarely needed
+
                 structlog.get_logger("duerow").exception("observer.failed", event_name=event.name)

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from worker.errors import RegistrationError
 from worker.url import DatabaseURL, connect
@@ -102,12 +101,16 @@ class Sessions:
         return pool
 
     def _start_psycopg(self) -> Any:
+        from psycopg_pool import ConnectionPool  # 2 MB that few workers need
+
         pool = ConnectionPool(**self._psycopg_arguments())
         pool.open()
         self._closers.append(lambda: pool.close(timeout=0))
         return pool
 
     async def _start_psycopg_async(self) -> Any:
+        from psycopg_pool import AsyncConnectionPool
+
         pool = AsyncConnectionPool(**self._psycopg_arguments())
         await pool.open()
         self._closers.append(lambda: pool.close(timeout=0))

@@ -20,10 +20,9 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import Any, Literal, TextIO
 
-import structlog
-
 from worker import events
 from worker.events import Event
+from worker.observers.lean import structlog
 from worker.observers.mask import masked
 from worker.row import Row
 
@@ -157,7 +156,11 @@ class _SinkHandler(logging.Handler):
 def _renderers(format: Literal["json", "console"], colours: bool) -> list[Any]:
     if format == "json":
         return [structlog.processors.format_exc_info, _in_order, _as_json]
-    return [structlog.dev.ConsoleRenderer(colors=colours)]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=colours, exception_formatter=structlog.dev.plain_traceback
+        )
+    ]
 
 
 def _mask(_: Any, __: str, event: EventDict) -> EventDict:

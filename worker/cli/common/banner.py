@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import structlog
-
 from worker import __version__
 from worker.cli.common.terminal import say
 from worker.duration import format_duration
 from worker.events import WorkerStarted
+from worker.observers.lean import structlog
 from worker.runtime import Worker
 from worker.settings import Settings
 from worker.url import DatabaseURL

@@ -6,8 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-import structlog
-
+from worker.observers.lean import structlog
 from worker.runtime import Worker
 
 EVERY = 2.0  # seconds

@@ -10,14 +10,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
-
 from worker.cli.common.application import load_app
 from worker.cli.common.banner import banner
 from worker.cli.common.database import database
 from worker.cli.common.memory import watch_memory
 from worker.cli.common.signals import Signals
 from worker.cli.common.terminal import colours, is_terminal
+from worker.observers.lean import structlog
 from worker.observers.log import LogObserver, configure, format_for
 from worker.runtime import Budget, Report, Worker
 
