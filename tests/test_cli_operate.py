@@ -450,7 +450,7 @@ async def test_audit_runs_a_query_with_its_parameters_as_flags(
 ) -> None:
     await put(apg, "doomed", count=3)
     await drained(an_app(), db_url)
-    found = cli("audit", "run", "dead_rows", "--limit", "2")
+    found = cli("audit", "run", "dead_rows", "--lines", "2")
     assert [row["kind"] for row in found.rows] == ["doomed", "doomed"]
     assert len(cli("audit", "run", "dead_rows", "--json").json) == 3
 
