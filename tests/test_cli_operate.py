@@ -335,6 +335,26 @@ async def test_cancel_waits_for_a_row_that_is_being_claimed(
     assert cli("jobs", "cancel", str(id), "--yes").code == 0
 
 
+async def test_cancel_holds_when_the_owner_dies_before_it_hears_of_it(
+    db_url: str, apg: asyncpg.Connection, cli: CLI
+) -> None:
+    """A row that kills its worker must not come back after it was cancelled."""
+    owner = await one(
+        apg,
+        "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease,"
+        " heartbeat_at) values ('w', 'h', 1, '0', '{default}', '{hello}', 1, '1 s',"
+        " now() - interval '1 minute') returning id",
+    )
+    kept, cancelled = await put(apg, "hello", count=2, owner=owner, token=5, attempt=1)
+    assert cli("jobs", "cancel", str(cancelled), "--yes", "--wait", "0s").code == 0
+    async with running(an_app(), db_url) as worker:
+        await until(lambda: one(apg, "select count(*) = 2 from worker.jobs_finished"))
+        assert [started.row.key for started in worker.seen.of(RowStarted)] == [kept]
+    assert (await job(apg, kept))["state"] == "done"
+    assert (await job(apg, cancelled))["state"] == "cancelled"
+    assert await one(apg, "select handled_at is not null from worker.operator_actions")
+
+
 # -- snooze -------------------------------------------------------------------------------------
 
 
