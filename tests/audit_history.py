@@ -72,7 +72,7 @@ def app_with(kinds: Sequence[str]) -> App:
 
     async def frozen(context: Context) -> None:
         """Long enough to be frozen in its first run."""
-        await asyncio.sleep(1 if context.attempt == 1 else 0)
+        await asyncio.sleep(2 if context.attempt == 1 else 0)
 
     async def long(context: Context) -> None:
         await asyncio.sleep(0 if _once(context) else 60)
@@ -185,11 +185,15 @@ def make_history(url: str) -> dict[str, list[int]]:
 def _freeze(pg: psycopg.Connection, pid: int) -> None:
     """Not inside a chore: that one's lock would stay taken until Postgres ends the transaction."""
     busy = "pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-    while True:
+
+    def frozen() -> bool:
         os.kill(pid, signal.SIGSTOP)
-        if not _count(pg, busy + " and state <> 'idle'"):
-            return
-        os.kill(pid, signal.SIGCONT)
+        if _count(pg, busy + " and state <> 'idle'"):
+            os.kill(pid, signal.SIGCONT)
+            return False
+        return True
+
+    eventually(frozen)
 
 
 def _wait_for_claims(pg: psycopg.Connection, rows: list[int]) -> None:
