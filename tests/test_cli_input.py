@@ -71,6 +71,23 @@ def test_a_kind_without_an_app_to_check_it_against(
     assert pg.execute("select kind, queue from worker.jobs").fetchone() == ("whatever", "default")
 
 
+def test_a_kind_that_runs_the_rows_of_a_table(
+    cli: CLI, project: Path, pg: psycopg.Connection
+) -> None:
+    adopted = """
+@app.rows("donations", due="next_charge_at")
+async def due_donation(row: dict): ...
+"""
+    (project / "app.py").write_text(APP + adopted)
+    found = cli("enqueue", "donations", "{}")
+    assert (found.code, found.err) == (
+        2,
+        "'donations' cannot be enqueued\n"
+        "  why:  its handler runs the rows of donations, not jobs\n"
+        "  next: to run a row of it now, write now() to its next_charge_at\n",
+    )
+
+
 ONE_MEGABYTE = json.dumps({"donation_id": 7, "note": "x" * 2**20})
 
 

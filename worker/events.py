@@ -59,7 +59,8 @@ class RowLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class RowSwept(Event):
-    """The row of a dead worker was returned (outcome "crashed"), or ended ("dead")."""
+    """The row of a dead worker was returned (outcome "crashed"), or ended ("dead", or "cancelled"
+    where an operator had asked for that)."""
 
     name: ClassVar[str] = "row.swept"
     source: str

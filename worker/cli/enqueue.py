@@ -14,7 +14,7 @@ from worker.cli.common.command import command as verb
 from worker.cli.common.database import connected, database, require_schema, url_option
 from worker.cli.common.output import json_option, show_record
 from worker.cli.common.parameters import duration, moment
-from worker.errors import PayloadInvalid, UnknownKind
+from worker.errors import PayloadInvalid, UnknownKind, UsageError
 
 if TYPE_CHECKING:
     from worker.app import App
@@ -110,11 +110,19 @@ def _handler(settings: Settings, kind: str) -> Handler | None:
     app = load_app(name)
     if kind not in app.registry:
         raise _unknown(kind, app, name)
-    return app.registry.get(kind)
+    handler = app.registry.get(kind)
+    if handler.table is not None:
+        spec = handler.table.spec
+        raise UsageError(
+            f"{kind!r} cannot be enqueued",
+            why=f"its handler runs the rows of {spec.table}, not jobs",
+            hint=f"to run a row of it now, write now() to its {spec.due}",
+        )
+    return handler
 
 
 def _unknown(kind: str, app: App, name: str) -> UnknownKind:
-    kinds = sorted(handler.kind for handler in app.registry)
+    kinds = sorted(handler.kind for handler in app.registry if handler.table is None)
     near = difflib.get_close_matches(kind, kinds, 1)
     return UnknownKind(
         f"no handler is registered for kind {kind!r}",

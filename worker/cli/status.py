@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ def _troubles(status: dict[str, Any], max_lag: float) -> list[str]:
 
 def _watch(connection: psycopg.Connection[Any], every: float, *, as_json: bool) -> None:
     """On a terminal in place; in a pipe a line each time."""
-    in_place = is_terminal(sys.stdout) and not as_json
+    in_place = is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb" and not as_json
     header = True
     try:
         while True:
