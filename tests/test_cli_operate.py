@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import psycopg
 import pytest
 
-from tests.cli import CLI
+from tests.cli import CLI, PROGRAM, environment
 from tests.facts import until
 from tests.workers import drained, job, put, running
 from worker import App, Dead
@@ -270,6 +275,31 @@ async def test_cancel_needs_yes_off_a_terminal(apg: asyncpg.Connection, cli: CLI
     assert (await job(apg, id))["state"] == "due"
 
 
+@pytest.mark.parametrize(("answer", "code", "state"), [("n", 2, "due"), ("y", 0, "cancelled")])
+def test_cancel_asks_on_a_terminal(
+    db_url: str, pg: psycopg.Connection, tmp_path: Path, answer: str, code: int, state: str
+) -> None:
+    [[id]] = pg.execute("insert into worker.jobs (kind) values ('hello') returning id").fetchall()
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "jobs", "cancel", str(id), "--database-url", db_url],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    asked = b""
+    while b"[y/N]" not in asked:
+        asked += os.read(leader, 1024)
+    assert f"This will cancel job {id}. Go on?".encode() in asked
+    os.write(leader, f"{answer}\n".encode())
+    assert process.wait(30) == code
+    os.close(leader)
+    assert pg.execute("select state from worker.all_jobs").fetchall() == [(state,)]
+
+
 async def test_cancel_of_what_is_finished(db_url: str, apg: asyncpg.Connection, cli: CLI) -> None:
     [id] = await put(apg, "hello")
     await drained(an_app(), db_url)
@@ -460,6 +490,24 @@ async def test_status_check_says_what_is_wrong(
         assert "no live worker runs these kinds: stranger in default" in found.err
         await asyncio.to_thread(cli, "queues", "pause", "default")
         assert "has been due for" not in cli("status", "--check").err
+
+
+def test_status_watched_in_a_pipe_is_a_line_each_time(db_url: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*PROGRAM, "status", "--watch", "--every", "50ms", "--database-url", db_url],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    names, *values = [process.stdout.readline().rstrip("\n").split("\t") for _ in range(4)]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    process.stdout.close()
+    assert names[:2] == ["at", "due"]
+    assert [len(line) for line in values] == [len(names)] * 3
+    assert len({line[0] for line in values}) == 3
 
 
 # -- audit --------------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask. Needed off a 
 
 
 def confirm(what: str, *, yes: bool) -> None:
-    """Returns if it is to be done. Raises UsageError off a terminal, click.Abort for a no."""
+    """Returns if it is to be done. Raises UsageError for a no, and where nobody can be asked."""
     if yes:
         return
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         raise UsageError(
             f"this would {what}", why="nobody can be asked here", hint="add --yes to do it"
         )
-    click.confirm(f"This will {what}. Go on?", abort=True, err=True)
+    if not click.confirm(f"This will {what}. Go on?", err=True):
+        raise UsageError("nothing was done")
