@@ -25,7 +25,7 @@ import os
 from alembic import context
 from sqlalchemy import create_engine, pool
 
-url = os.environ["PROJECT_URL"]
+url = context.config.attributes.get("url") or os.environ["PROJECT_URL"]
 if context.is_offline_mode():
     context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"})
     with context.begin_transaction():
@@ -106,6 +106,8 @@ class Project:
         with contextlib.redirect_stdout(io.StringIO()):
             config = Config(str(home / "alembic.ini"), stdout=io.StringIO())
             command.init(config, str(home / "alembic"))
+        ini = home / "alembic.ini"
+        ini.write_text(ini.read_text().replace(str(home) + "/", ""))  # as if made in there
         (home / "alembic" / "env.py").write_text(ENV)
 
     def revise(self, name: str, up: str = "", down: str = "", *, after: str | None = None) -> None:
@@ -127,9 +129,14 @@ class Project:
         )
 
     def upgrade(self, to: str = "head") -> None:
-        done = self.alembic("upgrade", to)
-        assert done.returncode == 0, done.stderr
+        command.upgrade(self._config(), to)
 
     def downgrade(self, to: str) -> None:
-        done = self.alembic("downgrade", to)
-        assert done.returncode == 0, done.stderr
+        command.downgrade(self._config(), to)
+
+    def _config(self) -> Config:
+        """Alembic in this process: its own program takes a second to start."""
+        config = Config(str(self.home / "alembic.ini"), stdout=io.StringIO())
+        config.set_main_option("script_location", str(self.home / "alembic"))
+        config.attributes["url"] = self.url
+        return config

@@ -18,17 +18,17 @@ with tree as (
     select tree.*, attached.indrelid is not null as is_attached, coalesce(attached.relname, own_name) as index_name
       from tree left join attached on attached.indrelid = tree.relid
 ), statements as (
-    select 1 as phase, level as place, 0 as part, nspname, relname,
-           replace({patiently}, '@statement@', format('create index if not exists %I on only %I.%I using btree (%s)%s', index_name, nspname, relname, {on}, {where})) as statement
+    select 1 as phase, level as place, 0 as part, nspname, relname, true as patient,
+           format('create index if not exists %I on only %I.%I using btree (%s)%s', index_name, nspname, relname, {on}, {where}) as statement
       from here where not isleaf and not is_attached
     union all
-    select 2, 0, part, nspname, relname,
+    select 2, 0, part, nspname, relname, false,
            case part when 0 then format('drop index concurrently if exists %I.%I', nspname, index_name)
                      else format('create index concurrently %I on %I.%I using btree (%s)%s', index_name, nspname, relname, {on}, {where}) end
       from here cross join (values (0), (1)) as parts(part) where isleaf and not is_attached
     union all
-    select 3, -low.level, 0, low.nspname, low.relname,
-           replace({patiently}, '@statement@', format('alter index %I.%I attach partition %I.%I', up.nspname, up.index_name, low.nspname, low.index_name))
+    select 3, -low.level, 0, low.nspname, low.relname, true,
+           format('alter index %I.%I attach partition %I.%I', up.nspname, up.index_name, low.nspname, low.index_name)
       from here low join here up on up.relid = low.parentrelid where not low.is_attached
 )
-select statement from statements order by phase, place, nspname, relname, part
+select patient, statement from statements order by phase, place, nspname, relname, part

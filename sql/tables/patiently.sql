@@ -3,7 +3,6 @@ declare
     waiting constant text := current_setting('lock_timeout');
     holders text;
 begin
-    -- Whoever comes after us waits as long as we do for the lock: so wait briefly, and often.
     perform set_config('lock_timeout', {timeout}, true);
     for attempt in 1 .. {tries} loop
         begin

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from worker.tables.inspection import Inspection
     from worker.tables.plan import Planner
     from worker.tables.spec import TableSpec
-    from worker.tables.step import Step
+    from worker.tables.step import Plan
 
     Connection = psycopg.Connection[Any]
 
@@ -109,10 +109,10 @@ def add(
         described = _inspection(connection).describe(spec)
         _refuse(spec, described)
         planner = _planner(connection, spec, described, lock_timeout)
-        steps = planner.to_add(deparsed(connection, spec, described), fillfactor)
+        plan = planner.to_add(deparsed(connection, spec, described), fillfactor)
         _advise(spec, described)
     extra = "" if fillfactor is None else f" --fillfactor {fillfactor}"
-    _hand_over("add", spec, steps, add_command(spec) + extra, **_where_to(given))
+    _hand_over("add", spec, plan, add_command(spec) + extra, **_where_to(given))
 
 
 @command.command("remove")
@@ -129,8 +129,8 @@ def remove(source: str, lock_timeout: float, database_url: str | None, **given: 
 
     with session(database_url) as connection:
         spec = registered_spec(connection, source)
-        steps = _removal(connection, spec, lock_timeout)
-    _hand_over("remove", spec, steps, f"worker tables remove {source}", **_where_to(given))
+        plan = _removal(connection, spec, lock_timeout)
+    _hand_over("remove", spec, plan, f"worker tables remove {source}", **_where_to(given))
 
 
 @command.command("check")
@@ -288,30 +288,31 @@ def _planner(
     from worker.tables.inspection import bounded
     from worker.tables.plan import Planner
 
-    def listing(query: str) -> tuple[str, ...]:
+    def listing(query: str) -> list[tuple[bool, str]]:
         with bounded(connection):
-            return tuple(row[0] for row in connection.execute(query.encode()).fetchall())
+            return connection.execute(query.encode()).fetchall()
 
     return Planner(spec, described, listing, lock_timeout)
 
 
-def _removal(connection: Connection, spec: TableSpec, lock_timeout: float) -> tuple[Step, ...]:
+def _removal(connection: Connection, spec: TableSpec, lock_timeout: float) -> Plan:
     """Of a table that is gone, only its registration is left."""
     from worker.tables.statements import unregister
-    from worker.tables.step import Action, Step
+    from worker.tables.step import Action, Plan, Step
 
     try:
         described = _inspection(connection).describe(spec)
     except NotFound:
         action = Action(unregister(spec.name))
-        return (Step(f"take {spec.name} off worker.sources: its table is gone", (action,)),)
+        step = Step(f"take {spec.name} off worker.sources: its table is gone", (action,))
+        return Plan((step,), patiently="")
     return _planner(connection, spec, described, lock_timeout).to_remove()
 
 
 def _hand_over(
     verb: str,
     spec: TableSpec,
-    steps: tuple[Step, ...],
+    plan: Plan,
     typed: str,
     *,
     as_sql: bool,
@@ -322,14 +323,14 @@ def _hand_over(
     """SQL on stdout, or a revision's path."""
     from worker.tables.script import script
 
-    titles = [step.title for step in steps]
-    if not steps:
+    titles = [step.title for step in plan.steps]
+    if not plan.steps:
         say(f"{spec.name}: nothing to {verb}")
     if as_sql:
-        if steps:
-            show_text(script(typed, steps))
+        if plan.steps:
+            show_text(script(typed, plan))
         return
-    path = _revision(verb, spec, steps, typed, alembic_dir, head) if steps else None
+    path = _revision(verb, spec, plan, typed, alembic_dir, head) if plan.steps else None
     show_record({"source": spec.name, "revision": path, "steps": titles}, as_json=as_json)
     if path is not None:
         say("next: alembic upgrade head")
@@ -338,7 +339,7 @@ def _hand_over(
 def _revision(
     verb: str,
     spec: TableSpec,
-    steps: tuple[Step, ...],
+    plan: Plan,
     typed: str,
     alembic_dir: Path | None,
     head: str | None,
@@ -346,8 +347,8 @@ def _revision(
     from worker.tables.project import Project
 
     project = Project(alembic_dir)
-    there = project.written(verb, spec.name, steps)
+    there = project.written(verb, spec.name, plan)
     if there is not None:
         say(f"{spec.name}: already written, but not run on this database")
         return str(there)
-    return str(project.write(typed, verb, spec.name, steps, head))
+    return str(project.write(typed, verb, spec.name, plan, head))

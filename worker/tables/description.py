@@ -167,7 +167,7 @@ def _tuples(said: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(v) if isinstance(v, list) else v for name, v in said.items()}
 
 
-def fillfactor(options: tuple[str, ...]) -> int | None:
+def fillfactor_of(options: tuple[str, ...]) -> int | None:
     """From pg_class.reloptions; None where it is the default."""
     said = dict(option.split("=", 1) for option in options)
     return int(said["fillfactor"]) if "fillfactor" in said else None

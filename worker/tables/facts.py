@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 
 from worker.statements import statement
 from worker.tables.bookkeeping import due_expression
-from worker.tables.description import Description, fillfactor
+from worker.tables.description import Description, fillfactor_of
 from worker.tables.names import quoted
 from worker.tables.problem import Problem
 from worker.tables.spec import TableSpec
@@ -116,4 +116,4 @@ def _room(table: Description, kept: Storage) -> Iterator[Problem]:
 
 def _fillfactors(table: Description) -> list[int]:
     options = [part.options for part in table.leaves] if table.partitioned else [table.options]
-    return [fillfactor(one) or 100 for one in options]
+    return [fillfactor_of(one) or 100 for one in options]

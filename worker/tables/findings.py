@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from worker.tables.bookkeeping import NAMES
-from worker.tables.description import Description, fillfactor
+from worker.tables.description import Description, fillfactor_of
 from worker.tables.facts import Backlog, Storage
 from worker.tables.problem import Problem
 from worker.tables.spec import TableSpec, index_name
@@ -70,7 +70,7 @@ def _good(
     yield "triggers", "none fires at a claim or a settle"
     if facts is not None:
         rows, kept = facts
-        share = fillfactor(table.options) or 100
+        share = fillfactor_of(table.options) or 100
         yield "storage", f"fillfactor {share}, {kept.live} rows, {kept.dead} dead row versions"
         yield "lag", f"{rows.due} due, {rows.claimed} claimed, {rows.dead} dead"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from worker.errors import UsageError
 from worker.tables import statements
-from worker.tables.bookkeeping import DUE_TYPES, Column, bookkeeping
-from worker.tables.description import Description, fillfactor
+from worker.tables.bookkeeping import DUE_TYPES, NAMES, Column, bookkeeping
+from worker.tables.description import Description, fillfactor_of
 from worker.tables.gaps import (
     Deparsed,
     add_command,
@@ -20,10 +20,10 @@ from worker.tables.gaps import (
 )
 from worker.tables.spec import TableSpec, index_name
 from worker.tables.statements import IndexBody, Target, interim_name
-from worker.tables.step import Action, Step, way_back
+from worker.tables.step import Action, Plan, Step, way_back
 
-Listing = Callable[[str], tuple[str, ...]]
-"""Runs a query on the database that is looked at; the first column of its rows."""
+Listing = Callable[[str], Iterable[tuple[bool, str]]]
+"""Runs a query on the database that is looked at; see step.Action.each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +35,22 @@ class Planner:
     listing: Listing
     lock_timeout: float = 1.0
 
-    def to_add(
-        self, deparsed: Deparsed | None, wanted_fillfactor: int | None = None
-    ) -> tuple[Step, ...]:
+    def to_add(self, deparsed: Deparsed | None, fillfactor: int | None = None) -> Plan:
         """Nothing if the table has all that the spec asks for. Raises UsageError where the table
         was adopted under another name.
 
         deparsed: how this server tells the index that is wanted; see gaps.index_state.
         """
         self._refuse_second_name()
-        return (
+        steps = (
             *self._missing_columns(),
-            *self._other_fillfactor(wanted_fillfactor),
+            *self._other_fillfactor(fillfactor),
             *self._unfit_index(deparsed),
             *([] if registered(self.spec, self.table) else [self._registration()]),
         )
+        return Plan(steps, self._patiently())
 
-    def to_remove(self) -> tuple[Step, ...]:
+    def to_remove(self) -> Plan:
         """Takes out what is there of what was added; holds and attempt counts go with it."""
         there = [column for column in self._bookkeeping() if column.name in self.table.columns]
         steps = []
@@ -61,12 +60,17 @@ class Planner:
             steps.append(self._index("build", statements.body_of(self.spec)))
         if registration_of(self.spec, self.table) is not None:
             steps.append(self._registration())
-        return way_back(steps)
+        return Plan(way_back(steps), self._patiently())
 
     @property
     def _target(self) -> Target:
         table = self.table
-        return Target(table.schema, table.table, table.written, self.lock_timeout)
+        return Target(table.schema, table.table, table.written)
+
+    def _patiently(self) -> str:
+        there = self.table.index(index_name(self.table.table))
+        content = f"{self.spec.where} {there and there.predicate} {self.table.written}"
+        return statements.patiently(self._target, self.lock_timeout, content)
 
     def _refuse_second_name(self) -> None:
         others = [r.name for r in self.table.registrations if r.name != self.spec.name]
@@ -93,9 +97,9 @@ class Planner:
     def _columns(self, columns: list[Column]) -> Step:
         names = [column.name for column in columns]
         return Step(
-            f"add {', '.join(names)} to {self.table.written}",
-            up=(Action(statements.add_columns(self._target, columns)),),
-            down=(Action(statements.drop_columns(self._target, names)),),
+            f"add {_list(names)} to {self.table.written}",
+            up=(Action(statements.add_columns(self._target, columns), patient=True),),
+            down=(Action(statements.drop_columns(self._target, names), patient=True),),
         )
 
     # -- fillfactor -------------------------------------------------------------------------------
@@ -106,12 +110,12 @@ class Planner:
         if self.table.partitioned:
             stored = {part.written: part.options for part in self.table.leaves}
         for written, options in stored.items():
-            now = fillfactor(options)
+            now = fillfactor_of(options)
             if wanted is not None and wanted != now:
                 yield Step(
                     f"leave {100 - wanted} % of each new page of {written} free for updates",
-                    up=(Action(statements.set_fillfactor(self._target, written, wanted)),),
-                    down=(Action(statements.set_fillfactor(self._target, written, now)),),
+                    up=(Action(statements.set_fillfactor(written, wanted), patient=True),),
+                    down=(Action(statements.set_fillfactor(written, now), patient=True),),
                 )
 
     # -- index ------------------------------------------------------------------------------------
@@ -158,7 +162,7 @@ class Planner:
             Action(statements.drop_index(target, interim)),
             Action(statements.create_index(target, to, interim)),
             Action(statements.drop_index(target)),
-            Action(statements.rename_index(target, interim)),
+            Action(statements.rename_index(target, interim), patient=True),
         )
 
     def _build(self, body: IndexBody) -> tuple[Action, ...]:
@@ -173,11 +177,12 @@ class Planner:
 
     def _index_partitions(self, body: IndexBody, *, anew: bool = False) -> Action:
         query = statements.index_partitions(self._target, body, anew=anew)
-        return Action(query, each=True, here=self.listing(query))
+        here = tuple(Action(text, patient) for patient, text in self.listing(query))
+        return Action(query, each=True, here=here)
 
     def _drop(self) -> Action:
         if self.table.partitioned:
-            return Action(statements.drop_index_of_partitions(self._target))
+            return Action(statements.drop_index_of_partitions(self._target), patient=True)
         return Action(statements.drop_index(self._target))
 
     # -- registration -----------------------------------------------------------------------------
@@ -195,3 +200,7 @@ class Planner:
 
     def _register(self, spec: TableSpec) -> str:
         return statements.register(self._target, spec, add_command(spec))
+
+
+def _list(names: list[str]) -> str:
+    return "the bookkeeping columns" if len(names) == len(NAMES) else ", ".join(names)

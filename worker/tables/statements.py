@@ -16,6 +16,7 @@ from worker.statements import statement
 from worker.tables.bookkeeping import Column, due_expression
 from worker.tables.names import quoted
 from worker.tables.spec import TableSpec, index_name
+from worker.tables.step import STATEMENT
 
 TRIES = 20
 """How often a lock is tried for; the pauses between grow from 0.25 to 5 seconds."""
@@ -23,12 +24,11 @@ TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The table that statements are for. lock_timeout: seconds that one try for a lock may take."""
+    """The table that statements are for: its exact names, and how SQL writes them."""
 
     schema: str
     table: str
     written: str
-    lock_timeout: float
 
     @property
     def name(self) -> str:
@@ -60,53 +60,51 @@ def interim_name(table: str) -> str:
     return index_name(table).replace("duerow_due_", "duerow_new_", 1)
 
 
-# -- strong locks, held for milliseconds ----------------------------------------------------------
+# -- what needs a strong lock, and holds it for milliseconds ---------------------------------------
 
 
 def add_columns(target: Target, columns: list[Column]) -> str:
-    added = [f"add column if not exists {column.definition}" for column in columns]
-    return patiently(target, _alter(target, added))
+    return _alter(target, [f"add column if not exists {column.definition}" for column in columns])
 
 
 def drop_columns(target: Target, columns: list[str]) -> str:
-    return patiently(target, _alter(target, [f"drop column if exists {c}" for c in columns]))
+    return _alter(target, [f"drop column if exists {column}" for column in columns])
 
 
-def set_fillfactor(target: Target, table: str, fillfactor: int | None) -> str:
-    """table: qualified and quoted, the target or a partition. None: back to the default."""
+def set_fillfactor(table: str, fillfactor: int | None) -> str:
+    """table: as SQL writes it. None: back to the default."""
     change = "reset (fillfactor)" if fillfactor is None else f"set (fillfactor = {fillfactor})"
-    return patiently(target, f"alter table if exists {table} {change}")
+    return f"alter table if exists {table} {change}"
 
 
 def rename_index(target: Target, interim: str) -> str:
     """Gives an index the name of the claim's."""
-    named = quoted((index_name(target.table),))
-    return patiently(target, f"alter index {target.index(interim)} rename to {named}")
+    return f"alter index {target.index(interim)} rename to {quoted((index_name(target.table),))}"
 
 
 def drop_index_of_partitions(target: Target) -> str:
     """Postgres drops the index of a partitioned table at once or not at all."""
-    return patiently(target, f"drop index if exists {target.index()}")
+    return f"drop index if exists {target.index()}"
 
 
-def patiently(target: Target, change: str, content: str = "") -> str:
-    """Runs `change`, which needs a strong lock, in short tries, so that nobody waits long.
+def patiently(target: Target, lock_timeout: float, content: str) -> str:
+    """The block that tries for a lock in short turns; see step.Plan.
 
-    content: what may be put into `change` later.
+    lock_timeout: seconds that one try may take. content: all that may be put into it, so that the
+    quotes around the block are none that occur there.
     """
     return _filled(
         "patiently",
-        change + content,
-        statement=sql.SQL(change),
-        timeout=sql.Literal(f"{max(1, round(target.lock_timeout * 1000))}ms"),
+        content,
+        statement=sql.SQL(STATEMENT),
+        timeout=sql.Literal(f"{max(1, round(lock_timeout * 1000))}ms"),
         tries=sql.Literal(TRIES),
         table=sql.Literal(target.name),
     )
 
 
 def _alter(target: Target, changes: list[str]) -> str:
-    lines = ",\n                ".join(changes)
-    return f"alter table {target.name}\n                {lines}"
+    return f"alter table {target.name}\n    " + ",\n    ".join(changes)
 
 
 # -- the index ------------------------------------------------------------------------------------
@@ -134,7 +132,6 @@ def index_partitions(target: Target, body: IndexBody, *, anew: bool = False) -> 
         index_name=sql.Literal(index_name(target.table)),
         on=sql.Literal(body.on),
         where=sql.Literal(body.clause),
-        patiently=sql.Literal(patiently(target, "@statement@", body.clause)),
     )
 
 
