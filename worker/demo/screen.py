@@ -71,12 +71,15 @@ class Live:
         self._console.print(f"{time.monotonic() - self._began:5.1f} s  {text}", markup=False)
 
     def show(self, moment: Moment) -> None:
-        from rich.console import Group
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
-        bar = ProgressBar(total=moment.total, completed=moment.progress.done, width=60)
-        self._display.update(Group(bar, Text(_in_words(moment)), _table(moment)))
+        shown = Table.grid()
+        shown.add_row(ProgressBar(total=moment.total, completed=moment.progress.done, width=60))
+        shown.add_row(Text(_in_words(moment)))
+        shown.add_row(_table(moment))
+        self._display.update(shown)
 
 
 Screen = Lines | Live
