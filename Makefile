@@ -10,6 +10,7 @@ ARGS   ?=
 # Of Postgres, for `make versions`; `make test` takes the machine's own.
 VERSIONS ?= 16 18
 
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
 
 .DEFAULT_GOAL := help
@@ -25,9 +26,10 @@ $(READY): requirements.lock pyproject.toml
 	  { echo "Duerow needs Python >= 3.11; this is $$($(PYTHON) --version). Next: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments. Next: apt install python3-venv, or make PYTHON=... $(MAKECMDGOALS)"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock uv
+	@# uv is quicker; pip knows the mirrors and certificates that pip.conf names.
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock || $(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(READY) ## charge 1,000 donations with three workers, one killed, one stopped

@@ -71,9 +71,12 @@ class Installed:
         return str(self.home / "bin" / name)
 
     def install(self, extras: str = "") -> None:
-        uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet"]
-        lock = ["--constraint", str(ROOT / "requirements.lock")]
-        _run([*uv, "--python", self.program("python"), *lock, f"{self.wheel}{extras}"])
+        python = ["--python", self.program("python")]
+        what = ["--constraint", str(ROOT / "requirements.lock"), f"{self.wheel}{extras}"]
+        try:
+            _run([sys.executable, "-m", "uv", "pip", "install", "--quiet", *python, *what])
+        except AssertionError:  # pip knows the mirrors and certificates that pip.conf names
+            _run([sys.executable, "-m", "pip", *python, "install", "--quiet", *what])
 
     def run(self, *words: str, cwd: Path, **environ: str) -> str:
         """stdout. Nothing of the checkout, its settings or its virtual environment is seen."""
