@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from alembic import command
@@ -76,6 +77,13 @@ def adopt(url: str, *words: str) -> Answer:
     done = psql(url, answer.out)
     assert done.returncode == 0, done.stderr
     return answer
+
+
+def as_role(url: str, role: str, password: str) -> str:
+    """The same database, as another role."""
+    parts = urlsplit(url)
+    _, _, server = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{role}:{password}@{server}"))
 
 
 def columns(pg: psycopg.Connection[Any], table: str) -> set[str]:

@@ -75,34 +75,42 @@ def _register(cursor: RawCursor[Any]) -> int:
     return int(worker)
 
 
-def faults(plan: Plan, table: Description) -> list[Problem]:
-    """Advice on a plan that reads more than it takes."""
+def faults(plan: Plan, table: Description, *, ordered: bool = False) -> list[Problem]:
+    """Advice on a plan that reads more than it takes. ordered: the claim sorts by a column, of a
+    bounded number of rows."""
     ours = {table.table, *(part.table for part in table.partitions)}
     due = {i.name for i in table.indexes if "duerow_held_for" in (i.expression or "")}
-    return list(_faults(plan, ours, due, table.written))
-
-
-def _faults(plan: Plan, ours: set[str], due: set[str], name: str) -> Iterator[Problem]:
-    for node in nodes(plan.root):
-        kind, relation = node["Node Type"], node.get("Relation Name")
-        if kind == "Seq Scan" and relation in ours:
-            yield _fault(
-                f"the claim reads the whole of {relation}",
-                "the index that it needs is missing or invalid, or its condition differs",
-                f"worker tables check, then: analyze {name}",
-            )
-        elif kind in ("Sort", "Incremental Sort"):
-            yield _fault(
+    hint = f"worker tables check, then: analyze {table.written}"
+    whole = {
+        n["Relation Name"]
+        for n in nodes(plan.root)
+        if n["Node Type"] == "Seq Scan" and n["Relation Name"] in ours
+    }
+    found = [
+        _fault(
+            f"the claim reads the whole of {name}",
+            "the index that it needs is missing or invalid, or its condition differs",
+            hint,
+        )
+        for name in sorted(whole)
+    ]
+    if not ordered and any(n["Node Type"].endswith("Sort") for n in nodes(plan.root)):
+        found.append(
+            _fault(
                 "the claim sorts all that is due before it takes the first row",
                 "the rows do not come from the due index, in its order",
-                f"worker tables check, then: analyze {name}",
+                hint,
             )
-        elif relation in ours and (index := node.get("Index Name")) and index not in due:
-            yield _fault(
-                f"the claim reads the index {index}",
-                "it is not the one that was built for it",
-                f"worker tables check, then: analyze {name}",
+        )
+    if not whole and not due & set(plan.indexes):
+        found.append(
+            _fault(
+                f"the claim reads {', '.join(plan.indexes) or 'no index'}",
+                "it is not the index that was built for it",
+                hint,
             )
+        )
+    return found
 
 
 def _fault(what: str, why: str, hint: str) -> Problem:

@@ -86,7 +86,7 @@ class Inspection:
         beginning = dt.datetime(1, 1, 1, tzinfo=None if naive else dt.UTC)
         claim = self.claim_of(spec, table)
         plan = explain_claim(self.connection, claim, limit, beginning, analyze=analyze)
-        return plan, faults(plan, table)
+        return plan, faults(plan, table, ordered=spec.order is not None)
 
     def summary(self, spec: TableSpec) -> dict[str, Any]:
         """What is registered, and the rows that are due, claimed and dead; or the problem that

@@ -14,12 +14,15 @@ from worker.tables.spec import TableSpec
 # A table that was renamed is found by its oid; after a restore the oid is another's, and the name
 # is right. So the name counts where it leads to a table.
 _LISTED = """
+with tables as (
+    select c.oid, format('%I.%I', n.nspname, c.relname) as written
+      from pg_catalog.pg_class c
+      join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where c.relkind in ('r', 'p', 'v', 'm', 'f')
+)
 select s.name,
-       coalesce((select s.table_name where to_regclass(s.table_name) is not null),
-                (select format('%I.%I', n.nspname, c.relname)
-                   from pg_catalog.pg_class c
-                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                  where c.oid = s.table_oid),
+       coalesce((select s.table_name from tables where written = s.table_name),
+                (select written from tables where oid = s.table_oid),
                 s.table_name),
        s.key, s.due, s.condition, s.tenant
   from worker.sources s
