@@ -410,6 +410,34 @@ def _refuse(pg: psycopg.Connection, worker: int, row: int, token: int, run_ms: i
     send(pg, statement("settle/lost"), [*values, ["done"]])
 
 
+# -- what they read ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [q.name for q in audit.queries() if "duerow.since" in q.sql])
+def test_days_that_nobody_asked_for_are_not_read(history: History, name: str) -> None:
+    old = "select worker.ensure_partitions(%s, %s, 0, now() - interval '20 days')"
+    with psycopg.connect(history.url) as connection:
+        connection.execute(old, ["jobs_finished", "finished_at"])
+        connection.execute(old, ["attempts", "ended_at"])
+        day = connection.execute("select to_char(now() - interval '15 days', 'YYYYMMDD')")
+        row = day.fetchone()
+        assert row is not None
+        explain = "explain (analyze, format json) " + audit.query(name).sql
+        plan = connection.execute(explain.encode()).fetchone()
+        connection.rollback()
+    assert plan is not None
+    nodes = list(_nodes(plan[0][0]["Plan"]))
+    read = {node.get("Relation Name", "") for node in nodes if node["Actual Loops"]}
+    assert any(relation.startswith(("jobs_finished_2", "attempts_2")) for relation in read)
+    assert not {relation for relation in read if relation.endswith(row[0])}
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
 # -- running them --------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@
 -- Parameters
 --   queue = (any)   this queue only
 --
--- Reads every live row: a third of a second for a million.
+-- Reads every live row: half a second for a million.
 select live.queue, live.kind, live.due, date_trunc('milliseconds', now() - live.oldest) as longest_wait,
        live.running, live.retrying, live.scheduled,
        (select count(*) from worker.workers w

@@ -177,7 +177,7 @@ def _worker_command() -> list[str]:
     installed = Path(sys.executable).with_name("worker")
     if installed.exists():
         return [str(installed)]
-    return [sys.executable, "-c", "from worker.cli import main; main()"]
+    return [sys.executable, "-m", "worker"]
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
