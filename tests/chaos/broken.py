@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import worker.statements
@@ -15,14 +16,16 @@ from worker.assets import sql_directory
 ENVIRONMENT = "CHAOS_SQL"
 
 
-def broken_sql(directory: Path, statement: str, good: str, bad: str) -> Path:
-    """A copy of sql/ in which `good` reads `bad` in one statement; where the copy is."""
+def broken_sql(directory: Path, statement: str, changes: Mapping[str, str]) -> Path:
+    """A copy of sql/ with other words in one statement; where the copy is."""
     copy = directory / "sql"
     shutil.copytree(sql_directory(), copy)
     file = copy / f"{statement}.sql"
     text = file.read_text()
-    assert good in text, f"{statement}.sql no longer says {good!r}"
-    file.write_text(text.replace(good, bad))
+    for good, bad in changes.items():
+        assert good in text, f"{statement}.sql no longer says {good!r}"
+        text = text.replace(good, bad)
+    file.write_text(text)
     return copy
 
 

@@ -108,9 +108,17 @@ def final_under_its_own_token(history: History) -> Iterator[Violation]:
             told = f"{final.state} under token {final.token}, which never ran"
         elif run.how not in wanted[final.state]:
             told = f"{final.state} under token {final.token}, whose run was {run.how or 'unended'}"
+        elif run.ended is not None and _left_at(history, final.key) < run.ended:
+            told = f"{final.state} under token {final.token} before its run had ended"
         else:
             continue
         yield Violation("final_under_its_own_token", final.key, told)
+
+
+def _left_at(history: History, key: str) -> float:
+    """When the row left the live table; for ever after its runs, if nobody saw it leave."""
+    changes = history.changes_of.get(key, [])
+    return changes[-1].at if changes and changes[-1].what == "DELETE" else float("inf")
 
 
 def one_run_per_token(history: History) -> Iterator[Violation]:

@@ -25,7 +25,7 @@ class Size:
 
 
 FULL = Size(rows=2_000, killers=3, workers=4, slots=8, lease=2.0, ms=50)
-SHORT = Size(rows=100, killers=1, workers=2, slots=4, lease=1.0, ms=20)
+SHORT = Size(rows=50, killers=1, workers=2, slots=4, lease=1.0, ms=20)
 CRASHES = 3
 
 

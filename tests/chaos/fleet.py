@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,14 +23,17 @@ ORDERLY = (0, 9)  # exit codes of a worker that stopped by itself
 ROOT = Path(__file__).parent.parent.parent
 
 
-@dataclass
 class Process:
-    """One worker process. stopped_at: when it was sent its first signal to stop."""
+    """One worker process. stop_sent_at: when it was sent its first signal to stop; ended_at: when
+    it was gone. Seconds of the wall clock."""
 
-    popen: subprocess.Popen[bytes]
-    log: Path
-    stop_sent_at: float | None = None
-    ended_at: float | None = None
+    def __init__(self, popen: subprocess.Popen[bytes], log: Path) -> None:
+        self.popen = popen
+        self.log = log
+        self.stop_sent_at: float | None = None
+        self.ended_at: float | None = None
+        self._watch = threading.Thread(target=self._note_end, daemon=True)
+        self._watch.start()
 
     @property
     def pid(self) -> int:
@@ -38,6 +42,16 @@ class Process:
     @property
     def alive(self) -> bool:
         return self.popen.poll() is None
+
+    def wait(self, within: float) -> int:
+        """Its exit code; negative for a signal."""
+        code = self.popen.wait(timeout=within)
+        self._watch.join()
+        return code
+
+    def _note_end(self) -> None:
+        self.popen.wait()
+        self.ended_at = time.time()
 
 
 @dataclass
@@ -148,10 +162,7 @@ class Fleet:
 
     def wait_exit(self, process: Process, within: float = 60.0) -> int:
         """Its exit code; negative for a signal."""
-        code = process.popen.wait(timeout=within)
-        if process.ended_at is None:
-            process.ended_at = time.time()
-        return code
+        return process.wait(within)
 
     def stop_all(self, within: float | None = None) -> list[int]:
         """SIGTERM to all that run; their exit codes."""
@@ -174,13 +185,11 @@ class Fleet:
 
     @property
     def deaths(self) -> dict[int, float]:
-        """When each process that is no more had ended; never later than it is asked for."""
-        found = {}
-        for process in self.processes:
-            if not process.alive:
-                process.ended_at = process.ended_at or time.time()
-                found[process.pid] = process.ended_at
-        return found
+        """When each process that is no more had ended."""
+        ended = [process for process in self.processes if not process.alive]
+        for process in ended:
+            process.wait(0)
+        return {p.pid: p.ended_at for p in ended if p.ended_at is not None}
 
     def events(self, name: str, process: Process | None = None) -> list[dict[str, str]]:
         return [
@@ -200,6 +209,6 @@ class Fleet:
         def of(process: Process) -> Iterator[str]:
             with contextlib.suppress(FileNotFoundError):
                 text = process.log.read_text(errors="replace").splitlines()[-lines:]
-                yield from (f"  [{process.pid}] {line}" for line in text)
+                yield from (f"  [{process.pid}] {line[:300]}" for line in text)
 
         return "\n".join(line for process in self.processes for line in of(process))

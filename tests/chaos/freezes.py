@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tests.chaos import ledger
 from tests.chaos.figures import Figures
 from tests.chaos.fleet import Process
 from tests.chaos.place import Place
@@ -53,7 +52,7 @@ def run(place: Place, size: Size) -> Figures:
         figures.add("rows running in the frozen workers", held)
         figures.add("workers declared dead", _dead(scene), exactly=size.zombies)
         figures.add("  that noticed, and came back under a new id", fenced, exactly=size.zombies)
-        figures.add("  that ran rows under it", again)
+        figures.add("processes that ran rows after their last death", again)
         refused = len(fleet.events("row.lost"))
         figures.add("late results refused: row.lost", refused)
         figures.add("  workers.lost", _counted(scene), exactly=refused)
@@ -83,7 +82,7 @@ def _make_zombie(scene: Scene, victim: Process, frozen: float) -> int:
 
 def _runs_now(scene: Scene, pid: int, keys: Collection[str] = ()) -> int:
     """How many rows that process is running, by the ledger; of those keys, if there are any."""
-    runs = ledger.read(scene.place.directory / "ledger")
+    runs = scene.runs()
     running = {run.key for run in runs if run.pid == pid and run.ended is None}
     return len(running & set(keys) if keys else running)
 
@@ -120,5 +119,5 @@ def _worked_again(scene: Scene) -> int:
     dead = scene.db.execute(
         "select pid, max(id) from worker.workers where gone_at is not null group by pid"
     ).fetchall()
-    runs = ledger.read(scene.place.directory / "ledger")
+    runs = scene.runs()
     return sum(any(run.pid == pid and run.worker > last for run in runs) for pid, last in dead)

@@ -82,6 +82,13 @@ def work_in_thread(context: Context, ms: float = 20, fails: int = 0) -> None:
         _maybe_fail(context, fails)
 
 
+@app.handler("work_in_loop", retry=_soon, timeout=0)
+async def work_in_loop(context: Context, ms: float = 20) -> None:
+    """Blocks the event loop meanwhile."""
+    with ledger.run(context):
+        time.sleep(ms / 1000)  # noqa: ASYNC251 (that is the fault)
+
+
 @app.handler("work_in_session", retry=_soon, timeout=0)
 async def work_in_session(
     context: Context, session: asyncpg.Connection, ms: float = 20, fails: int = 0

@@ -24,7 +24,7 @@ class Size:
 
 
 FULL = Size(rows=20_000, workers=4, slots=8, kills=20, every=3.0, lease=3.0, ms=(20, 170))
-SHORT = Size(rows=600, workers=3, slots=4, kills=4, every=0.5, lease=1.5, ms=(5, 60))
+SHORT = Size(rows=400, workers=3, slots=4, kills=3, every=0.5, lease=1.5, ms=(5, 60))
 
 
 def run(place: Place, size: Size) -> Figures:

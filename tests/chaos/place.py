@@ -14,10 +14,12 @@ from tests.postgres import Cluster
 class Place:
     """An empty migrated database and a directory of its own.
 
-    cluster: the server, for runs that stop it. workload: makes the table to work on.
+    cluster: the server, for runs that stop it. workload: makes the table to work on. sql: what
+    the workers read in the place of sql/.
     """
 
     url: str
     directory: Path
     cluster: Cluster | None = None
     workload: Callable[[], Workload] = Jobs
+    sql: Path | None = None

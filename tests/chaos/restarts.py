@@ -29,7 +29,7 @@ class Size:
 
 
 FULL = Size(10_000, 4, 8, restarts=5, every=5.0, away=(0.0, 12.0), lease=6.0, ms=(20, 170))
-SHORT = Size(400, 2, 4, restarts=2, every=0.5, away=(0.0, 1.5), lease=3.0, ms=(10, 80))
+SHORT = Size(300, 2, 4, restarts=2, every=0.4, away=(0.0, 1.0), lease=3.0, ms=(10, 80))
 
 
 def run(place: Place, size: Size) -> Figures:

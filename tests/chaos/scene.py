@@ -13,6 +13,7 @@ from tests.chaos.checker import check, excuse, report
 from tests.chaos.figures import Figures
 from tests.chaos.fleet import Fleet
 from tests.chaos.history import History, gather
+from tests.chaos.ledger import Run, read
 from tests.chaos.place import Place
 from tests.chaos.workload import Workload
 
@@ -33,7 +34,8 @@ class Scene:
 
     @classmethod
     def at(cls, place: Place, **fleet: Any) -> Scene:
-        scene = cls(place, Fleet(place.url, place.directory, **fleet), place.workload())
+        workers = Fleet(place.url, place.directory, sql=place.sql, **fleet)
+        scene = cls(place, workers, place.workload())
         scene.workload.prepare(scene.db)
         return scene
 
@@ -87,6 +89,10 @@ class Scene:
                 self.load(failures - failures // 2, kind, ms=spread, fails=2)
                 self.load(each - failures, kind, ms=spread)
 
+    def runs(self) -> list[Run]:
+        """What the ledger tells by now."""
+        return read(self.place.directory / "ledger")
+
     def drained(self) -> bool:
         return self.workload.unfinished(self.db) == 0
 
@@ -100,6 +106,7 @@ class Scene:
             finished=finished,
             deaths=self.fleet.deaths,
             killed=self.fleet.crashed,
+            claim_limit=int(str(self.fleet.settings.get("claim_batch", 500))),
         )
 
     def judge(self, figures: Figures, *, finished: bool = True) -> History:

@@ -7,7 +7,6 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import ledger
 from tests.chaos.figures import Figures
 from tests.chaos.fleet import Process
 from tests.chaos.place import Place
@@ -48,12 +47,8 @@ def _busy(scene: Scene, **popen: object) -> Process:
     scene.load(200, ms=100)
     worker = scene.fleet.start(**popen)
     scene.fleet.wait_ready(worker)
-    scene.fleet.until(lambda: any(run.pid == worker.pid for run in _runs(scene)))
+    scene.fleet.until(lambda: any(run.pid == worker.pid for run in scene.runs()))
     return worker
-
-
-def _runs(scene: Scene) -> list[ledger.Run]:
-    return ledger.read(scene.place.directory / "ledger")
 
 
 def _twice(scene: Scene) -> int:

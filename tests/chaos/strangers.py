@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.chaos import ledger
 from tests.chaos.figures import Figures
 from tests.chaos.place import Place
 from tests.chaos.scene import Scene
@@ -61,7 +60,7 @@ def _start_of(scene: Scene, key: str) -> float:
     found: list[float] = []
 
     def started() -> bool:
-        runs = ledger.read(scene.place.directory / "ledger")
+        runs = scene.runs()
         found.extend(run.started for run in runs if run.key == key)
         return bool(found)
 
