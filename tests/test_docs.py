@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,14 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
     assert unknown(["worker", "run", "--concurency", "7"]) == "--concurency"
     assert unknown(["worker", "--vesion"]) == "--vesion"
     assert unknown(["worker", "jobs", "retry", "--kind=charge", "--yes"]) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_extras_exist(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = re.findall(r"duerow\[([\w,]+)\]", (ROOT / name).read_text("utf-8"))
+    for extra in ",".join(named).split(",") if named else ():
+        assert extra in project["optional-dependencies"]
 
 
 @pytest.mark.parametrize("name", NAMES)
