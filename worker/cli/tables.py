@@ -350,5 +350,10 @@ def _revision(
     there = project.written(verb, spec.name, plan)
     if there is not None:
         say(f"{spec.name}: already written, but not run on this database")
-        return str(there)
-    return str(project.write(typed, verb, spec.name, plan, head))
+        return _from_here(there)
+    return _from_here(project.write(typed, verb, spec.name, plan, head))
+
+
+def _from_here(path: Path) -> str:
+    """As it would be typed."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
