@@ -22,7 +22,7 @@ import pytest
 
 from tests.facts import eventually
 from tests.postgres import with_database
-from worker.demo.api import DECK, FAULTS, Faults, Ledger, Payments
+from worker.demo.api import DECK, DECLINED, FAULTS, Faults, Ledger, Payments
 from worker.demo.crew import _worker_command
 from worker.demo.figures import Verdict, charged_once
 from worker.demo.report import report
@@ -64,13 +64,13 @@ def test_every_donation_is_charged_once(
     assert "\x1b" not in ended.stdout + ended.stderr
     assert any(re.search(r"worker-1 is killed \(SIGKILL\) with \d+ donations", x) for x in lines)
     assert any("worker-1 is declared dead after" in line for line in lines)
+    assert any("worker tables add duerow_demo_" in line for line in lines)
     assert any("worker-2 has left, exit code 0" in line for line in lines)
 
-    # The tables tell the same, asked without the demo's own code.
-    assert _rows(pg, "select state, count(*) from worker.jobs_finished group by 1") == {
-        ("done", ROWS)
-    }
-    assert _rows(pg, "select count(*) from worker.jobs") == {(0,)}
+    # The record tells the same, asked without the demo's own code; of the table nothing is left.
+    done = "select count(*), count(distinct row_key) from worker.attempts where outcome = 'done'"
+    assert _rows(pg, done) == {(ROWS, ROWS)}
+    assert _left(pg) == set()
     assert _rows(pg, "select name from worker.workers where gone_at is not null") == {("worker-1",)}
     assert _rows(pg, "select name from worker.workers where stopped_at is not null") == {
         (f"worker-{number}",) for number in (2, 3, 4)
@@ -78,9 +78,11 @@ def test_every_donation_is_charged_once(
     [(tried_again,)] = _rows(pg, "select count(*) from worker.attempts where outcome = 'retry'")
     assert re.search(rf"attempts .* {ROWS} done, {tried_again} failed and tried", ended.stdout)
     hint = ended.stderr.splitlines()[-1].replace("$DATABASE_URL", db_url)
-    row = int(hint.split("--row ")[1].split()[0])
-    outcomes = "select outcome from worker.attempts where row_key = %s"
-    assert ("crashed",) in pg.execute(outcomes, [str(row)]).fetchall()
+    timeline = subprocess.run(
+        [*_worker_command(), *hint.replace('"', "").split()[1:]], capture_output=True, text=True
+    )
+    assert "crashed" in timeline.stdout, timeline.stderr
+    assert "done" in timeline.stdout.splitlines()[-1]
     pids = [int(found) for found in re.findall(r"pid (\d+)", ended.stdout)]
     assert len(pids) == 4
     assert not any(map(_alive, pids))
@@ -137,7 +139,7 @@ def test_interrupted_it_leaves_nothing_behind(
         stderr=subprocess.PIPE,
         text=True,
     )
-    begun = "select 1 from worker.jobs_finished limit 1"
+    begun = "select 1 from worker.attempts limit 1"
     try:
         eventually(lambda: _rows(pg, begun), within=30)
         children = _children(playing.pid)
@@ -150,7 +152,16 @@ def test_interrupted_it_leaves_nothing_behind(
     assert playing.returncode == 130, output + errors
     assert "Traceback" not in errors
     assert not any(map(_alive, children))
-    assert _rows(pg, "select count(*) from worker.jobs") == {(0,)}
+    assert _left(pg) == set()
+
+
+def _left(pg: psycopg.Connection) -> set[tuple[Any, ...]]:
+    """What the demo has not taken back."""
+    return _rows(
+        pg,
+        "select nspname::text from pg_namespace where nspname like 'duerow%'"
+        " union all select name from worker.sources",
+    )
 
 
 def _children(pid: int) -> list[int]:
@@ -188,7 +199,7 @@ def payments(ledger: Ledger, faults: Faults) -> Iterator[str]:
         server.server_close()
 
 
-def post(address: str, key: str | None, body: dict[str, int]) -> tuple[int, dict[str, Any]]:
+def post(address: str, key: str | None, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     connection = http.client.HTTPConnection(address, timeout=5)
     with contextlib.closing(connection):
         headers = {} if key is None else {"Idempotency-Key": key}
@@ -209,6 +220,15 @@ def test_a_key_is_charged_once() -> None:
     told = ledger.told()
     assert [charge["donation"] for charge in told["charges"]] == [1, 2]
     assert (told["requests"], told["replays"], told["conflicts"]) == (5, 1, 1)
+
+
+def test_a_card_that_is_declined_is_declined_always() -> None:
+    ledger = Ledger()
+    body = {"donation": 1, "cents": 5, "card": DECLINED}
+    with payments(ledger, Faults(0)) as address:
+        assert [post(address, "a", body)[0] for _ in range(2)] == [402, 402]
+    told = ledger.told()
+    assert (told["declined"], told["charges"]) == (2, [])
 
 
 def test_an_api_that_forgets_keys_charges_again() -> None:
@@ -265,12 +285,15 @@ def test_the_api_ends_with_who_started_it() -> None:
     ],
 )
 def test_charged_once(charges: list[tuple[int, int]], once: int) -> None:
-    ledger = [{"donation": donation, "cents": cents} for donation, cents in charges]
-    assert charged_once({1: 5, 2: 6}, ledger) == once
+    ledger = [{"donation": str(donation), "cents": cents} for donation, cents in charges]
+    assert charged_once({"1": 5, "2": 6}, ledger) == once
 
 
 def test_the_report_says_what_is_not_true() -> None:
-    verdict = Verdict(2, 1, 2, {"done": 2}, 0, 3, {"503": 1}, 0, 0, 1.0, None, ["one is missing"])
+    faults = {"503": 1}
+    verdict = Verdict(
+        2, 1, 2, {"done": 2}, 0, 3, faults, 0, 0, 1.0, "demo", None, ["one is missing"]
+    )
     assert not verdict.true
     assert report(verdict).splitlines()[-2:] == [
         "NOT TRUE: one is missing",

@@ -1,4 +1,4 @@
-"""`worker demo`: 1,000 donations, three workers, one is killed; then the books are compared."""
+"""`worker demo`: 1,000 due donations, three workers, one is killed; then the books are compared."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNTRUE = 8
 @click.option(
     "--database-url",
     metavar="URL",
-    help="Play on this database, which must be migrated, in a queue of its own. "
+    help="Play on this database, which must be migrated, in a schema of its own. "
     "Default: the embedded Postgres, whatever DATABASE_URL says.",
 )
 @json_option
@@ -50,7 +50,7 @@ def command(
     database_url: str | None,
     as_json: bool,
 ) -> int:
-    """Charge donations over an unreliable payments API while a worker is killed.
+    """Charge the due rows of a table over an unreliable payments API while a worker is killed.
 
     Ends with an audit of the tables and of the API's own ledger. Exit code 0 says that every
     donation was charged exactly once, 8 that one was not.
@@ -92,7 +92,8 @@ def _show(verdict: Verdict, database_url: str | None, *, as_json: bool) -> None:
         where = ' --database-url "$DATABASE_URL"' if database_url else " --database-url embedded"
         say(
             "\nwhat happened to a donation that the killed worker held:\n"
-            f"  worker audit run timeline --row {verdict.left_behind}{where}"
+            f"  worker audit run timeline --source {verdict.source}"
+            f" --row {verdict.left_behind}{where}"
         )
 
 

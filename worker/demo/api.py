@@ -4,8 +4,10 @@
 
 It prints its URL, and serves until its stdin is closed, so that it cannot outlive who started it.
 
-POST /charges   {"donation": 7, "cents": 500}, with an Idempotency-Key header
+POST /charges   {"donation": "7", "cents": 500}, with an Idempotency-Key header;
+                and "card", if it is not one that pays
                 201: charged; 200: this key was charged before, nothing was done;
+                402: the card is declined, as often as it is tried;
                 422: this key was charged before, with another body; 429, 503: try again
 GET /ledger     every charge, and how many requests of which sort there were
 """
@@ -28,6 +30,7 @@ from typing import Any, Literal
 LATENCY = (0.020, 0.150)  # seconds, evenly spread
 RETRY_AFTER = 1  # seconds, with a 429
 DECK = 40
+DECLINED = "4000000000000002"  # the card number that payment providers have for this test
 
 Fault = Literal["503", "429", "reset before the charge", "reset after the charge"]
 FAULTS: tuple[Fault, ...] = ("503", "429", "reset before the charge", "reset after the charge")
@@ -69,12 +72,13 @@ class Ledger:
             self._counts[what] += 1
 
     def told(self) -> dict[str, Any]:
-        """requests; faults by sort; replays: a known key with the same body; conflicts: a known
-        key with another; charges."""
+        """requests; faults by sort; declined: of a card that does not pay; replays: a known key
+        with the same body; conflicts: a known key with another; charges."""
         with self._lock:
             return {
                 "requests": self._counts["requests"],
                 "faults": {fault: self._counts[fault] for fault in FAULTS},
+                "declined": self._counts["declined"],
                 "replays": self._counts["replays"],
                 "conflicts": self._counts["conflicts"],
                 "charges": list(self._charges),
@@ -98,15 +102,26 @@ class Faults:
 
 
 class Payments(ThreadingHTTPServer):
-    """The server; its threads end with the process."""
+    """The server; its threads end with the process.
+
+    latency: seconds, evenly spread between the two. retry_after: seconds, with a 429.
+    """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, ledger: Ledger, faults: Faults) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        faults: Faults,
+        latency: tuple[float, float] = LATENCY,
+        retry_after: float = RETRY_AFTER,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.ledger = ledger
         self.faults = faults
+        self.latency = latency
+        self.retry_after = retry_after
 
     @property
     def url(self) -> str:
@@ -116,6 +131,14 @@ class Payments(ThreadingHTTPServer):
         """A client that went away, or was killed, is nothing to report."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    def serve(self) -> None:
+        """Until nobody holds our stdin open any more; prints its URL first."""
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        sys.stdout.write(self.url + "\n")
+        sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.stdin.read()
 
 
 class Request(BaseHTTPRequestHandler):
@@ -135,7 +158,7 @@ class Request(BaseHTTPRequestHandler):
         if self.path != "/charges" or not key:
             self._answer(400, {"error": "POST /charges with an Idempotency-Key"})
             return
-        time.sleep(random.uniform(*LATENCY))
+        time.sleep(random.uniform(*self.server.latency))
         fault = self.server.faults.next()
         if fault is not None:
             ledger.count(fault)
@@ -143,14 +166,21 @@ class Request(BaseHTTPRequestHandler):
             case "503":
                 self._answer(503, {"error": "try again"})
             case "429":
-                self._answer(429, {"error": "slow down"}, {"Retry-After": str(RETRY_AFTER)})
+                pause = str(self.server.retry_after)
+                self._answer(429, {"error": "slow down"}, {"Retry-After": pause})
             case "reset before the charge":
                 self._reset()
             case "reset after the charge":
-                ledger.charge(key, body)
+                self._charge(key, body)
                 self._reset()
-            case _:
-                self._answer(*ledger.charge(key, body))
+            case None:
+                self._answer(*self._charge(key, body))
+
+    def _charge(self, key: str, body: Charge) -> tuple[int, Charge]:
+        if body.get("card") == DECLINED:
+            self.server.ledger.count("declined")
+            return 402, {"error": "the card is declined"}
+        return self.server.ledger.charge(key, body)
 
     def _answer(self, status: int, body: Charge, headers: dict[str, str] | None = None) -> None:
         text = json.dumps(body).encode()
@@ -175,12 +205,7 @@ def main() -> None:
     parser.add_argument("--errors", type=float, default=0.1, help="share of requests that fail")
     parser.add_argument("--forget-keys", action="store_true", help="charge anew each time")
     options = parser.parse_args()
-    server = Payments(Ledger(keeps_keys=not options.forget_keys), Faults(options.errors))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    sys.stdout.write(server.url + "\n")
-    sys.stdout.flush()
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.stdin.read()
+    Payments(Ledger(keeps_keys=not options.forget_keys), Faults(options.errors)).serve()
 
 
 if __name__ == "__main__":

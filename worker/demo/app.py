@@ -1,7 +1,7 @@
-"""The app of the demo: one handler, which charges a donation over HTTP.
+"""The app of the demo: one handler, which charges the donations that are due, over HTTP.
 
 The demo copies this file to a directory of its own and starts `worker run --app payments:app`
-there, as you would. PAYMENTS_URL says where the API is.
+there, as you would. PAYMENTS_URL says where the API is, DONATIONS in which schema the table is.
 """
 
 from __future__ import annotations
@@ -9,14 +9,26 @@ from __future__ import annotations
 import http.client
 import json
 import os
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from tenacity import stop_after_attempt, wait_exponential
 
 from worker import App, Context, PermanentError, Retry, RetryPolicy, wait_spread
 
 app = App()
+schema = os.environ.get("DONATIONS", "public")
+
+
+@dataclass
+class Donation:
+    """The columns that the handler needs; only these are read."""
+
+    id: UUID
+    cents: int
 
 
 class Unavailable(Exception):
@@ -33,19 +45,29 @@ PATIENTLY = RetryPolicy(
 )
 
 
-@app.handler("charge_donation", timeout=10, retry=PATIENTLY)
-def charge_donation(donation: int, cents: int, context: Context) -> dict[str, str]:
-    """A plain `def` runs in a thread and may block. What it returns is kept as the row's result.
+@app.rows(
+    schema,  # what the source is called
+    table=f"{schema}.donations",
+    key="id",
+    due="next_charge_at",
+    where="status = 'active'",
+    every=timedelta(days=30),
+    timeout=10,
+    retry=PATIENTLY,
+)
+def charge(donation: Donation, context: Context) -> None:
+    """A plain `def` runs in a thread and may block. When it returns, the donation is due again in
+    thirty days.
 
     The connection may break after the API has booked the charge, and this process may be killed
-    before the result is written. Either way the row runs again, under the same idempotency key,
-    and the API answers with the charge that it has already made.
+    before the row is settled. Either way the row runs again, under the same idempotency key, and
+    the API answers with the charge that it has already made. Next month the key is another.
     """
-    charge = {"donation": donation, "cents": cents}
-    status, headers, answer = post("/charges", charge, context.idempotency_key)
+    body = {"donation": str(donation.id), "cents": donation.cents}
+    status, headers, answer = post("/charges", body, context.idempotency_key)
     match status:
         case 200 | 201:
-            return {"charge": answer["id"]}
+            return
         case 429:
             raise Retry("the API asks for a pause", after=float(headers.get("Retry-After", 1)))
         case 503:

@@ -55,9 +55,9 @@ class Crew:
     Workers run as a user's would, with `worker run` in a directory that holds the app.
     """
 
-    def __init__(self, url: DatabaseURL, queue: str, api_options: Sequence[str] = ()) -> None:
+    def __init__(self, url: DatabaseURL, schema: str, api_options: Sequence[str] = ()) -> None:
         self._url = url
-        self._queue = queue
+        self._schema = schema
         self._api_options = api_options
         self.members: list[Member] = []
 
@@ -84,7 +84,7 @@ class Crew:
         name = f"worker-{len(self.members) + 1}"
         log = self.directory / f"{name}.log"
         command = [
-            *_worker_command(), "run", "--app", "payments:app", "--queues", self._queue,
+            *_worker_command(), "run", "--app", "payments:app", "--queues", self._schema,
             "--concurrency", str(SLOTS), "--lease", f"{LEASE}s", "--grace", f"{GRACE}s",
             "--worker-name", name,
         ]  # fmt: skip
@@ -165,6 +165,7 @@ class Crew:
             "DUEROW_DATABASE_URL": self._url.unmasked(),
             "DUEROW_LOG_FORMAT": "json",
             "PAYMENTS_URL": self.api_url,
+            "DONATIONS": self._schema,
         }
 
     def _last_words(self, member: Member) -> str:

@@ -10,36 +10,39 @@ from typing import Any
 import psycopg
 
 from worker import audit
+from worker.demo.table import Donations
 
-LIVE = """
-select count(*) filter (where owner is not null),
-       count(*) filter (where owner is null and due_at <= now()),
-       count(*) filter (where owner is null and due_at > now())
-  from worker.jobs where queue = %s
-"""
-FINISHED = """
-select count(*) filter (where state = 'done'), count(*) filter (where state <> 'done')
-  from worker.jobs_finished where queue = %s and finished_at >= %s
+ROWS = """
+select count(*) filter (where next_charge_at > now()),
+       count(*) filter (where duerow_state is not null),
+       count(*) filter (where duerow_owner is not null),
+       count(*) filter (where open and try_at <= now()),
+       count(*) filter (where open and try_at > now())
+  from {table} t,
+       lateral (select next_charge_at <= now() and duerow_owner is null and duerow_state is null,
+                       case when duerow_held_for = next_charge_at then duerow_retry_at
+                            else next_charge_at end) as x (open, try_at)
 """
 CREW = """
 select w.pid, w.id, w.gone_at is not null, w.gone_at - w.heartbeat_at,
-       (select count(*) from worker.jobs_finished f
-         where f.worker = w.id and f.queue = %(queue)s and f.finished_at >= %(since)s),
-       (select count(*) from worker.jobs j where j.owner = w.id and j.queue = %(queue)s)
-  from worker.workers w where %(queue)s = any (w.queues)
+       coalesce(a.charged, 0), coalesce(t.holds, 0)
+  from worker.workers w
+  left join (select worker, count(*) as charged from worker.attempts
+              where source = %(source)s and ended_at >= %(since)s and outcome = 'done'
+              group by worker) a on a.worker = w.id
+  left join (select duerow_owner, count(*) as holds from {table}
+              where duerow_owner is not null
+              group by duerow_owner) t on t.duerow_owner = w.id
+ where %(source)s = any (w.queues)
 """
-HELD = """
-select (args ->> 'donation')::integer from worker.jobs where queue = %s and owner = %s
-"""
+HELD = "select id::text from {table} where duerow_owner = %s"
 ENDED = """
-select outcome, count(*) from worker.attempt_log
- where queue = %s and ended_at >= %s
- group by outcome
+select outcome, count(*) from worker.attempts where source = %s and ended_at >= %s group by outcome
 """
 LEFT_BEHIND = """
-select a.row_key from worker.attempts a
- where a.queue = %s and a.ended_at >= %s and a.outcome = 'crashed'
- order by a.row_key::bigint
+select row_key from worker.attempts
+ where source = %s and ended_at >= %s and outcome = 'crashed'
+ order by started_at, row_key
  limit 1
 """
 
@@ -86,7 +89,8 @@ class Verdict:
     replays: int
     conflicts: int
     seconds: float
-    left_behind: int | None  # a row that the killed worker held
+    source: str
+    left_behind: str | None  # a row that the killed worker held
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -95,35 +99,35 @@ class Verdict:
 
 
 class Figures:
-    """Of one queue, from one moment on."""
+    """Of one table, from one moment on."""
 
-    def __init__(self, connection: psycopg.Connection[Any], queue: str) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], table: Donations) -> None:
         self._connection = connection
-        self._queue = queue
-        self._since = self._row("select now()")[0]
+        self._table = table
+        self._source = table.schema
+        [self._since] = self._all("select now()")[0]
 
     def progress(self) -> Progress:
-        running, due, later = self._row(LIVE, self._queue)
-        done, given_up = self._row(FINISHED, self._queue, self._since)
-        asked = {"queue": self._queue, "since": self._since}
+        [(done, given_up, running, due, later)] = self._all(ROWS)
+        found = self._all(CREW, {"source": self._source, "since": self._since})
         shifts = {
             pid: Shift(id, gone, silence and silence.total_seconds(), charged, holds)
-            for pid, id, gone, silence, charged, holds in self._connection.execute(CREW, asked)
+            for pid, id, gone, silence, charged, holds in found
         }
         return Progress(done, given_up, running, due, later, shifts)
 
-    def held_by(self, worker: int) -> set[int]:
+    def held_by(self, worker: int) -> set[str]:
         """The donations that it has claimed and not settled."""
-        return {row[0] for row in self._connection.execute(HELD, [self._queue, worker])}
+        return {donation for (donation,) in self._all(HELD, [worker])}
 
     def verdict(
-        self, donations: Mapping[int, int], ledger: Mapping[str, Any], seconds: float
+        self, donations: Mapping[str, int], ledger: Mapping[str, Any], seconds: float
     ) -> Verdict:
-        """donations: cents by donation, as they were enqueued. ledger: what the API says."""
+        """donations: cents by donation, as they were made. ledger: what the API says."""
         found = self.progress()
-        attempts = dict(self._connection.execute(ENDED, [self._queue, self._since]).fetchall())
-        _, double = audit.run(self._connection, "double_starts", queue=self._queue)
-        left = self._connection.execute(LEFT_BEHIND, [self._queue, self._since]).fetchone()
+        attempts = dict(self._all(ENDED, [self._source, self._since]))
+        _, double = audit.run(self._connection, "double_starts", queue=self._source)
+        left = self._all(LEFT_BEHIND, [self._source, self._since])
         verdict = Verdict(
             donations=len(donations),
             charged_once=charged_once(donations, ledger["charges"]),
@@ -135,22 +139,17 @@ class Figures:
             replays=ledger["replays"],
             conflicts=ledger["conflicts"],
             seconds=round(seconds, 1),
-            left_behind=None if left is None else int(left[0]),
+            source=self._source,
+            left_behind=left[0][0] if left else None,
         )
         verdict.problems.extend(_problems(verdict, donations, ledger["charges"]))
         return verdict
 
-    def withdraw(self) -> None:
-        """Deletes what is left of a demo that ends early. Its workers are gone."""
-        self._connection.execute("delete from worker.jobs where queue = %s", [self._queue])
-
-    def _row(self, sql: str, *params: object) -> tuple[Any, ...]:
-        row = self._connection.execute(sql, params).fetchone()
-        assert row is not None
-        return tuple(row)
+    def _all(self, query: str, params: Any = None) -> list[tuple[Any, ...]]:
+        return self._connection.execute(self._table.filled(query), params).fetchall()
 
 
-def charged_once(donations: Mapping[int, int], charges: list[dict[str, Any]]) -> int:
+def charged_once(donations: Mapping[str, int], charges: list[dict[str, Any]]) -> int:
     """How many donations have exactly one charge in the ledger, of the right amount."""
     times = Counter(charge["donation"] for charge in charges)
     right = {
@@ -162,7 +161,7 @@ def charged_once(donations: Mapping[int, int], charges: list[dict[str, Any]]) ->
 
 
 def _problems(
-    verdict: Verdict, donations: Mapping[int, int], charges: list[dict[str, Any]]
+    verdict: Verdict, donations: Mapping[str, int], charges: list[dict[str, Any]]
 ) -> list[str]:
     times = Counter(charge["donation"] for charge in charges)
     missing = sum(1 for donation in donations if not times[donation])

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
-from worker import enqueue_many
 from worker.demo.api import LATENCY
-from worker.demo.app import charge_donation
 from worker.demo.crew import LEASE, Crew, Member
 from worker.demo.figures import Figures, Progress, Verdict
 from worker.demo.screen import Moment, Screen
+from worker.demo.table import Donations
 from worker.errors import DuerowError
 from worker.url import DatabaseURL
 
@@ -46,33 +46,35 @@ def play(
 ) -> Verdict:
     """The whole of it, on a database whose schema is there. connection: to it, autocommit.
 
-    Every process that it starts is gone when it returns or raises, and so are rows that were not
-    done. Raises DuerowError when a worker ends by itself or nothing moves any more.
+    Every process that it starts is gone when it returns or raises, and so is its table. Raises
+    DuerowError when a worker ends by itself or nothing moves any more.
     """
-    queue = f"demo-{secrets.token_hex(3)}"
-    figures = Figures(connection, queue)
     began = time.monotonic()
+    with _table(connection) as table, Crew(url, table.schema, options.api) as crew:
+        screen.say(f"a payments API listens on {crew.api_url}: {_described(options)}")
+        donations = table.create(options.rows)
+        screen.say(f"the table {table.schema}.donations holds {options.rows:,} that are due")
+        _adopt(table, screen)
+        figures = Figures(connection, table)
+        _Story(crew, figures, screen, options).tell()
+        return figures.verdict(donations, crew.ledger(), time.monotonic() - began)
+
+
+@contextmanager
+def _table(connection: psycopg.Connection[Any]) -> Iterator[Donations]:
+    """Dropped at the end, however that comes."""
+    table = Donations(connection, f"duerow_demo_{secrets.token_hex(3)}")
     try:
-        with Crew(url, queue, options.api) as crew:
-            screen.say(f"a payments API listens on {crew.api_url}: {_described(options)}")
-            donations = _enqueue(connection, queue, options.rows)
-            screen.say(f"{options.rows:,} donations are due in the queue {queue}")
-            _Story(crew, figures, screen, options).tell()
-            verdict = figures.verdict(donations, crew.ledger(), time.monotonic() - began)
+        yield table
     finally:
-        figures.withdraw()
-    return verdict
+        table.drop()
 
 
-def _enqueue(connection: psycopg.Connection[Any], queue: str, rows: int) -> dict[int, int]:
-    """Cents by donation."""
-    donations = {donation: 500 + donation * 37 % 9500 for donation in range(1, rows + 1)}
-    jobs = [
-        charge_donation.job({"donation": donation, "cents": cents}, queue=queue)
-        for donation, cents in donations.items()
-    ]
-    enqueue_many(connection, jobs)
-    return donations
+def _adopt(table: Donations, screen: Screen) -> None:
+    command, plan = table.adopt()
+    screen.say(f"adopted by what this prints: {command} --sql")
+    for step in plan.steps:
+        screen.say(f"  {step.title}")
 
 
 def _described(options: Options) -> str:
@@ -90,7 +92,7 @@ class _Story:
         self._options = options
         self._killed: Member | None = None
         self._stopped: Member | None = None
-        self._held: set[int] = set()  # donations in the hands of the killed worker
+        self._held: set[str] = set()  # donations in the hands of the killed worker
         self._answered_by = float("inf")
         self._told: set[str] = set()
 
