@@ -9,17 +9,30 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from worker.events import ChoreRan, Events, KindsUnclaimed, RowSwept, WorkerGone
+import asyncpg
+
+from worker.events import (
+    ChoreRan,
+    Events,
+    KindsUnclaimed,
+    RowSwept,
+    SourceFailed,
+    WorkerGone,
+)
 from worker.link import Link
 from worker.source import Source
 from worker.statements import statement
 
 # In a chore's transaction: it must not wait long for a lock, nor hold its own for ever.
 _BOUNDS = "set local lock_timeout = '2s'; set local statement_timeout = '60s'"
+
+# In a sweep: the rows that were found are written by their place, never by reading a whole table.
+_PROBES = "set local enable_hashjoin = off; set local enable_mergejoin = off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +115,10 @@ class Chores:
         if not absent:
             return ""
         ids = [worker["id"] for worker in absent]
-        count = sum([await self._return(connection, source, ids) for source in self._sources])
+        count = 0
+        for source in self._sources:
+            async with self._apart(connection, source):
+                count += await self._return(connection, source, ids)
         return f"{count} rows returned" if count else ""
 
     async def _orphans(self, connection: Any) -> str:
@@ -110,11 +126,27 @@ class Chores:
         that was frozen inside the claim for minutes, or put off by their user while they ran."""
         count = 0
         for source in self._sources:
-            sql, params = source.orphans()
-            owners = [record["owner"] for record in await connection.fetch(sql, *params)]
-            if owners:
-                count += await self._return(connection, source, owners)
+            async with self._apart(connection, source):
+                sql, params = source.orphans()
+                owners = [record["owner"] for record in await connection.fetch(sql, *params)]
+                if owners:
+                    count += await self._return(connection, source, owners)
         return f"{count} orphans returned" if count else ""
+
+    @asynccontextmanager
+    async def _apart(self, connection: Any, source: Source) -> AsyncIterator[None]:
+        """One source in a savepoint of its own: a table that is locked, or lacks a column since,
+        must not keep the rows of the others from their return. Its own are swept again for as
+        long as `absent` lists their owners, then found as orphans."""
+        try:
+            async with connection.transaction():
+                await connection.execute(_PROBES)
+                yield
+        except asyncpg.PostgresError as error:
+            if connection.is_closed():
+                raise
+            why = f"{type(error).__name__}: {error}"
+            self._events.emit(SourceFailed(source.name, why, self._chores[0].every))
 
     async def _return(self, connection: Any, source: Source, owners: Sequence[int]) -> int:
         sql, params = source.sweep(owners, self._max_crashes)

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -134,8 +135,10 @@ class Heartbeat:
     def _give_up(self) -> None:
         """The loop did not stop in time. Whatever happens here, the process ends."""
         try:
+            self._send("select set_config('lock_timeout', '300ms', false)", [])
             for source in self._sources:
-                self._send(*source.abandon(self.worker))
+                with suppress(psycopg.errors.DatabaseError):  # its table is locked, say: the others
+                    self._send(*source.abandon(self.worker))
             self._send(statement("workers/stop"), [self.worker])
         finally:
             os._exit(self._exit_code)
