@@ -46,12 +46,13 @@ class Signature:
     session_kind: str | None
     fields: frozenset[str]
     open_ended: bool
-    _adapter: TypeAdapter[dict[str, Any]]
+    _adapter: TypeAdapter[dict[str, Any]] | None  # None: the payload is no JSON, but a row
 
     def read(self, args: str) -> dict[str, Any]:
         """The payload arguments in `args`, a JSON object. Raises PayloadInvalid."""
         if not self.fields and not self.open_ended and args == "{}":
             return {}
+        assert self._adapter is not None
         try:
             return self._adapter.validate_json(args)
         except pydantic.ValidationError as error:
@@ -91,8 +92,11 @@ def _reasons(error: pydantic.ValidationError) -> str:
     return "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
 
 
-def read_signature(kind: str, function: Callable[..., Any]) -> Signature:
-    """Raises RegistrationError where a worker could never call `function` by name."""
+def read_signature(kind: str, function: Callable[..., Any], *, of_rows: bool = False) -> Signature:
+    """Raises RegistrationError where a worker could never call `function` by name.
+
+    of_rows: it takes the rows of an adopted table, which need not fit into JSON.
+    """
     hints = _hints(kind, function)
     context = session = session_kind = None
     fields: dict[str, Any] = {}
@@ -130,7 +134,7 @@ def read_signature(kind: str, function: Callable[..., Any]) -> Signature:
         session_kind,
         frozenset(fields),
         open_ended,
-        _adapter(kind, fields, open_ended),
+        None if of_rows else _adapter(kind, fields, open_ended),
     )
 
 

@@ -69,7 +69,7 @@ def build_handler(
             why="calling it runs nothing",
             hint="take the `yield` out; what a handler returns is its result",
         )
-    signature = read_signature(kind, function)
+    signature = read_signature(kind, function, of_rows=spec is not None)
     is_async = inspect.iscoroutinefunction(function)
     wants = signature.session_kind
     if wants is not None and (wants in ASYNC_SESSIONS) is not is_async:

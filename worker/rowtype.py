@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, get_origin, get_type_hints, is_typeddict
+from typing import Any, NotRequired, Required, get_origin, get_type_hints, is_typeddict
 
 import pydantic
 from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
+from typing_extensions import TypedDict
 
 from worker.errors import PayloadInvalid, RegistrationError
 
@@ -23,7 +25,7 @@ class RowType:
         self._kind = kind
         self._type = annotation
         self._named = _columns_of(kind, annotation)
-        self._adapter = None if self._named is None else TypeAdapter(annotation)
+        self._adapter = None if self._named is None else _adapter(kind, annotation)
 
     def columns(self, of_table: Sequence[str]) -> tuple[str, ...]:
         """Which of a table's columns to read. Raises RegistrationError for one it has not got."""
@@ -54,6 +56,28 @@ class RowType:
             ) from None
 
 
+def _adapter(kind: str, annotation: Any) -> TypeAdapter[Any]:
+    if is_typeddict(annotation):
+        annotation = _of_extensions(annotation)
+    try:
+        return TypeAdapter(annotation)
+    except (pydantic.PydanticUserError, TypeError) as error:
+        raise RegistrationError(
+            f"the row type of {kind!r} has a field of a type that cannot be checked",
+            why=str(error).partition("\n")[0],
+            hint="annotate it with a plain type, or with Any",
+        ) from None
+
+
+def _of_extensions(typed: Any) -> Any:
+    """Before Python 3.12 pydantic knows the TypedDict of typing_extensions alone."""
+    required = typed.__required_keys__
+    hints = get_type_hints(typed)
+    fields = {n: Required[h] if n in required else NotRequired[h] for n, h in hints.items()}
+    make: Any = TypedDict  # made at run time, which no type checker can follow
+    return make(typed.__name__, fields)
+
+
 def _columns_of(kind: str, annotation: Any) -> dict[str, bool] | None:
     """Column -> whether it is required; None for a mapping of all."""
     origin = get_origin(annotation) or annotation
@@ -71,7 +95,7 @@ def _columns_of(kind: str, annotation: Any) -> dict[str, bool] | None:
         }
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return {
-            field.alias or name: field.is_required()
+            _column(name, field): field.is_required()
             for name, field in annotation.model_fields.items()
         }
     raise RegistrationError(
@@ -79,3 +103,8 @@ def _columns_of(kind: str, annotation: Any) -> dict[str, bool] | None:
         why="that says nothing of which columns to read",
         hint="use a dataclass, a pydantic model, a TypedDict, or dict",
     )
+
+
+def _column(name: str, field: FieldInfo) -> str:
+    """The column that a model's field is filled from: an alias is one."""
+    return field.validation_alias if isinstance(field.validation_alias, str) else name
