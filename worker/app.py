@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from worker.errors import RegistrationError
 from worker.events import Observer
 from worker.job import Job
 from worker.recurrence import Recurrence
@@ -131,6 +132,12 @@ class App:
             With neither, a row that succeeded is never due again: its due column becomes null.
         Raises RegistrationError where the function could not work as a handler.
         """
+        if name == "jobs":
+            raise RegistrationError(
+                "a source of rows cannot be called 'jobs'",
+                why="that is the name of the built-in one, in audits and in the log of attempts",
+                hint='@app.rows("my_jobs", table="jobs", ...)',
+            )
         spec = TableSpec(
             name=name,
             table=table or name,

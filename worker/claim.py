@@ -13,7 +13,8 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import asyncpg
 
@@ -110,7 +111,6 @@ class Claimer:
         rows = await self._source.claim(self._link, ordered, floors, limit, worker)
         self.unsure = False
         self._move_floors(ordered, rows, floors=floors)
-        rows.sort(key=lambda row: (row.priority, row.due_at, row.key))
         return rows
 
     def _in_turn(self, streams: list[Stream]) -> list[Stream]:
@@ -128,11 +128,8 @@ class Claimer:
     def _move_floors(self, streams: list[Stream], rows: list[Row], *, floors: bool) -> None:
         """To the last row taken. A look moves a floor back too; where it found nothing it stays."""
         last: dict[tuple[str, str, int], tuple[dt.datetime, int]] = {}
-        for row in rows:
-            stream = (row.queue, row.kind, row.priority)
-            place = (row.due_at, row.key)
-            if place > last.get(stream, BEGINNING):
-                last[stream] = place
+        for row in rows:  # in order: the last of a stream counts
+            last[row.queue, row.kind, row.priority] = (row.due_at, row.key)
         for stream_ in streams:
             found = last.get((stream_.queue, stream_.kind, stream_.priority))
             if found is not None:
@@ -163,8 +160,11 @@ class Claimers:
         return rows
 
     async def reconcile(self, worker: int, held: dict[str, list[Row]]) -> None:
+        """A source that cannot be asked rests: it must not keep the others from being claimed."""
         for claimer in self._claimers:
-            await claimer.reconcile(worker, held)
+            if claimer.unsure and time.monotonic() >= claimer.rests_until:
+                with self._resting(claimer):
+                    await claimer.reconcile(worker, held)
 
     @property
     def unsure(self) -> bool:
@@ -183,22 +183,30 @@ class Claimers:
         return min((time for time in times if time is not None), default=None)
 
     async def _ask(self, claimer: Claimer, limit: int, worker: int) -> list[Row]:
+        with self._resting(claimer):
+            try:
+                rows = await claimer.step(limit, worker)
+                claimer.failures = 0
+                return rows
+            except (Blocked, asyncpg.PostgresError):
+                claimer.unsure = False  # the statement failed: nothing was claimed
+                raise
+        return []
+
+    @contextmanager
+    def _resting(self, claimer: Claimer) -> Iterator[None]:
+        """A source that fails is left alone for a while; an outage of the database is not its."""
         try:
-            rows = await claimer.step(limit, worker)
+            yield
         except LinkDown as error:
             if not isinstance(error, Blocked):
                 raise
-            claimer.unsure = False  # the statement failed: nothing was claimed
             why = error.why
         except Exception as error:
-            if isinstance(error, asyncpg.PostgresError):
-                claimer.unsure = False
             why = f"{type(error).__name__}: {error}"
         else:
-            claimer.failures = 0
-            return rows
+            return
         claimer.failures += 1
         pause = min(FAILED_PAUSE_MOST, 2.0 ** (claimer.failures - 1))
         claimer.rests_until = time.monotonic() + pause
         self._events.emit(SourceFailed(claimer.name, why, pause))
-        return []

@@ -59,7 +59,7 @@ class Context:
 
         Hand it to the outside API, so that a second attempt cannot act twice.
         """
-        name = f"{self.row.source}/{self.row.key}"
+        name = f"{self.row.source}/{self.row.row_key}"
         if self.row.occurrence is not None:
             name += f"/{self.row.occurrence.isoformat()}"
         return str(uuid.uuid5(self._installation, name))

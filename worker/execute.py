@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from worker.carrier import send
+from worker.carrier import Talk, converse
 from worker.context import Context
-from worker.errors import PayloadInvalid, RowLost, UsageError
+from worker.errors import PayloadInvalid, RowLost
 from worker.events import Events, ResultRefused, RowAbandoned, RowStarted
 from worker.outcome import (
     Answer,
@@ -39,7 +39,7 @@ from worker.registry import Adopted, Handler, Registry
 from worker.retry import PermanentError, RetryPolicy
 from worker.row import Row
 from worker.sessions import Sessions
-from worker.source import Settlement, Source, Statement
+from worker.source import Settlement, Source
 from worker.threads import Abandoned, Threads
 from worker.transition import decide, spent
 
@@ -153,7 +153,7 @@ class Executor:
         """Ends the runs of these (source, key as text, token) claims for an operator."""
         asked = set(claims)
         for run in list(self.running.values()):
-            if (run.row.source, str(run.row.key), run.row.token) in asked:
+            if (run.row.source, run.row.row_key, run.row.token) in asked:
                 self.stop(run, "cancelled")
 
     def close(self) -> None:
@@ -208,8 +208,7 @@ class Executor:
                 arguments[signature.session] = session
                 answer = self._read(run, await run.handler.function(**arguments))
                 settlement = self._settlement(run, answer)
-                for sql, params in self._statements(settlement):
-                    _must_match(await send(session, sql, params), run.row)
+                await converse(session, self._settling(settlement))
         else:
             settlement = await self._in_thread(run, lambda: self._call_in_thread(run, arguments))
         if not run.settled:
@@ -227,9 +226,19 @@ class Executor:
         with self._sessions.open_in_thread(signature.session_kind or "") as session:
             arguments[signature.session or ""] = session
             settlement = self._settlement(run, self._read(run, run.handler.function(**arguments)))
-            for sql, params in self._statements(settlement):
-                _must_match(send(session, sql, params), run.row)
+            converse(session, self._settling(settlement))
         return settlement
+
+    def _settling(self, settlement: Settlement) -> Talk[None]:
+        """Settles inside the handler's own transaction. Raises RowLost."""
+        row = settlement.row
+        source = self._sources[row.source]
+        for sql, params in source.settle(row.owner, [settlement], wait=True):
+            records = yield sql, params
+            if records and source.busy(records[0]):  # it changed before its lock was ours
+                records = yield sql, params
+            if not records or source.busy(records[0]):
+                raise RowLost(f"the claim on {row.source} {row.row_key} is no longer ours")
 
     def _read(self, run: Run, value: Any) -> Answer:
         """A handler's return value as an answer."""
@@ -275,10 +284,6 @@ class Executor:
     ) -> Settlement:
         transition = decide(run.row, answer, policy or run.handler.retry)
         return Settlement(run.row, transition, run.seconds, run.wait)
-
-    def _statements(self, settlement: Settlement) -> list[Statement]:
-        row = settlement.row
-        return self._sources[row.source].settle(row.owner, [settlement])
 
     def _report(self, run: Run, settlement: Settlement) -> None:
         if not run.settled:
@@ -327,17 +332,16 @@ def _arguments(run: Run) -> dict[str, Any]:
     return {table.row: table.row_type.build(run.row.args)}
 
 
-def _recur(run: Run, table: Adopted, value: Any) -> Done:
+def _recur(run: Run, table: Adopted, value: Any) -> Done | Dead:
     """When the row of an adopted table is due again: at the time that the handler returned, or as
     its recurrence says."""
     if isinstance(value, dt.timedelta):
         return Done(next_in=max(0.0, value.total_seconds()))
     if isinstance(value, dt.datetime):
         if value.tzinfo is None:
-            raise UsageError(
-                f"the handler of {run.row.kind!r} returned a time without a time zone",
-                why=value.isoformat(),
-                hint="return datetime.now(UTC) + ..., or a timedelta from now",
+            return Dead(  # no second run would mend it, and the first has done its work
+                f"the handler returned a time without a time zone, {value.isoformat()}: "
+                "return datetime.now(UTC) + ..., or a timedelta from now"
             )
         return Done(next_at=value)
     assert run.row.occurrence is not None
@@ -357,11 +361,6 @@ def _never_ran(run: Run, value: Any) -> PermanentError:
         f"the handler of {run.row.kind!r} returned a {type(value).__name__} that nobody runs",
         hint="make it `async def` and await what it calls",
     )
-
-
-def _must_match(accepted: Any, row: Row) -> None:
-    if not accepted:
-        raise RowLost(f"the claim on {row.source} {row.key} is no longer ours")
 
 
 def _as_json(value: Any) -> str:

@@ -93,12 +93,13 @@ class Done:
     """The handler returned. `result` is its result as JSON text, or None.
 
     next_at, next_in: when a row of an adopted table is due again, as a moment or in seconds from
-        the database's now(); both None: never.
+        the database's now(); both None: never. put_off: seconds that it is held back beyond that.
     """
 
     result: str | None = None
     next_at: dt.datetime | None = None
     next_in: float | None = None
+    put_off: float = 0.0
 
 
 @dataclass(slots=True)

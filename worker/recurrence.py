@@ -19,7 +19,8 @@ class Recurrence:
     from_: "due" counts from the due time, so that it never drifts, and leaves out what was missed;
         "now" counts from the end of the run.
     catch_up: with "due", runs what was missed too, one after another.
-    jitter: seconds; each next time is put off by a random part of it, counted anew each time.
+    jitter: seconds; each run is held back by a random part of it. The due time itself is not moved,
+        so that the parts do not add up.
     """
 
     every: float | None = None
@@ -33,7 +34,7 @@ class Recurrence:
         if self.jitter < 0 or (self.every is not None and self.jitter > self.every):
             raise RegistrationError(
                 f"jitter={self.jitter} is not between 0 and every={self.every}",
-                why="a longer one would overtake the next due time",
+                why="a longer one would hold a run back beyond the next due time",
             )
 
     def after(self, occurrence: dt.datetime, now: dt.datetime, result: str | None) -> Done:
@@ -42,9 +43,10 @@ class Recurrence:
             return Done(result)
         put_off = random.uniform(0, self.jitter)
         if self.from_ == "now":
-            return Done(result, next_in=self.every + put_off)
+            return Done(result, next_in=self.every, put_off=put_off)
         steps = 1
         if not self.catch_up:
             missed = (now - occurrence).total_seconds() / self.every
             steps = max(1, math.floor(missed) + 1)
-        return Done(result, next_at=occurrence + dt.timedelta(seconds=steps * self.every + put_off))
+        next_at = occurrence + dt.timedelta(seconds=steps * self.every)
+        return Done(result, next_at=next_at, put_off=put_off)

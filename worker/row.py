@@ -13,6 +13,7 @@ class Row:
 
     source: "jobs", or the name of an adopted table.
     key: the row's key in its source; for jobs the id.
+    key_text: the same as the database writes it, where that is not str(key).
     args: a job's arguments as JSON text; the columns of an adopted table's row by name.
     due_at: when this run fell due, retries included.
     occurrence: the due column of an adopted table's row as it was claimed.
@@ -37,3 +38,9 @@ class Row:
     created_at: dt.datetime
     claimed_at: dt.datetime
     occurrence: dt.datetime | None = None
+    key_text: str | None = None
+
+    @property
+    def row_key(self) -> str:
+        """The key as worker.attempts has it."""
+        return str(self.key) if self.key_text is None else self.key_text

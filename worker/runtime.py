@@ -42,7 +42,7 @@ from worker.sessions import Sessions
 from worker.settings import Settings
 from worker.settle import Settler
 from worker.source import Source
-from worker.sources.adopt import adopted
+from worker.sources.adopt import adopted, refuse_shared
 from worker.sources.jobs import Jobs
 from worker.url import DatabaseURL, connect
 
@@ -169,9 +169,11 @@ class Worker:
         if tables:
             connection = await connect(self._url, timeout=self._settings.connect_timeout)
             try:
-                sources += [await adopted(connection, handler) for handler in tables]
+                rows = [await adopted(connection, handler) for handler in tables]
             finally:
                 await connection.close(timeout=2)
+            refuse_shared(rows)
+            sources += rows
         return sources
 
     def _assemble(self, server: Server, sources: list[Source]) -> None:

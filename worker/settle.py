@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,12 +17,14 @@ import asyncpg
 
 from worker.events import Events, ResultRefused, RowLost, RowSettled
 from worker.link import Blocked, Link
+from worker.outcome import MESSAGE_LIMIT, Fault, storable
 from worker.row import Row
 from worker.source import Settlement, Source
 from worker.statements import statement
 from worker.transition import Transition, Verb
 
 BATCH_MOST = 1000
+BUSY_PAUSE = 0.2  # seconds until a row that somebody had locked is tried again
 
 
 class Settler:
@@ -38,6 +41,8 @@ class Settler:
         self._link = link
         self._events = events
         self._waiting: deque[Settlement] = deque()
+        self._busy: list[Settlement] = []  # somebody has their rows locked: to be sent again
+        self._busy_until = 0.0
         self._lost: deque[tuple[Row, float, str]] = deque()
         self.wake = asyncio.Event()
         self.idle = asyncio.Event()
@@ -68,21 +73,31 @@ class Settler:
     @property
     def pending(self) -> int:
         """Rows decided but not yet written."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._busy)
 
     def held(self) -> list[Row]:
         """The rows that are ours until they are written."""
-        return [settlement.row for settlement in self._waiting]
+        return [settlement.row for settlement in (*self._waiting, *self._busy)]
 
     async def step(self) -> float:
         """Writes what has gathered. A failed write leaves it where it was."""
+        self._take_up_busy()
         while self._waiting or self._lost:
             if self._lost:
                 await self._write_lost()
             if self._waiting:
                 await self._write(self._next_batch())
+            self._take_up_busy()
+        if self._busy:
+            return BUSY_PAUSE
         self.idle.set()
         return 3600.0
+
+    def _take_up_busy(self) -> None:
+        """Puts the rows that were locked behind the others, once they have had time."""
+        if self._busy and time.monotonic() >= self._busy_until:
+            self._waiting.extend(self._busy)
+            self._busy.clear()
 
     def _next_batch(self) -> list[Settlement]:
         """The oldest settlements: of one source, of one owner (a worker that was declared dead
@@ -100,17 +115,22 @@ class Settler:
 
     async def _write(self, batch: list[Settlement]) -> None:
         try:
-            accepted = await self._send(batch)
+            accepted, busy = await self._send(batch)
         except Blocked:
             self._put_back(batch[0].row.source)
             raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError):
-            accepted = await self._write_singly(batch)
-        before = await self._confirm(batch) if len(accepted) < len(batch) else {}
+            accepted, busy = await self._write_singly(batch)
+        missing = len(accepted) + len(busy) < len(batch)
+        before = await self._confirm(batch) if missing else {}
         for _ in batch:
             self._waiting.popleft()
         for settlement in batch:
             row, transition = settlement.row, settlement.transition
+            if row.key in busy:
+                self._busy.append(settlement)
+                self._busy_until = time.monotonic() + BUSY_PAUSE
+                continue
             if row.key not in accepted:
                 if row.key not in before:
                     if transition.recorded:  # else it never ran, there is nothing to lose
@@ -127,25 +147,40 @@ class Settler:
         others = [s for s in self._waiting if s.row.source != source]
         self._waiting = deque((*others, *blocked))
 
-    async def _write_singly(self, batch: Sequence[Settlement]) -> set[Any]:
-        """Postgres refused some value in the batch: one row must not hold up the others."""
+    async def _write_singly(self, batch: Sequence[Settlement]) -> tuple[set[Any], set[Any]]:
+        """Postgres refused something in the batch: one row must not hold up the others."""
         accepted: set[Any] = set()
+        busy: set[Any] = set()
         for settlement in batch:
+            written, locked = await self._write_one(settlement)
+            accepted |= written
+            busy |= locked
+        return accepted, busy
+
+    async def _write_one(self, settlement: Settlement) -> tuple[set[Any], set[Any]]:
+        """As decided; else without the texts; else as dead: what a user's own table refuses, for
+        its constraints or its triggers, must neither run again nor hold up the others."""
+        for lessen in (_bare, _refused):
             try:
-                accepted |= await self._send([settlement])
+                return await self._send([settlement])
             except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 self._events.emit(ResultRefused(settlement.row, str(error)))
-                settlement.transition = _bare(settlement.transition)
-                accepted |= await self._send([settlement])
-        return accepted
+                settlement.transition = lessen(settlement.transition, error)
+        try:
+            return await self._send([settlement])
+        except (asyncpg.PostgresError, asyncpg.InterfaceError):
+            return set(), set()  # lost: the row stays claimed until this worker ends
 
-    async def _send(self, batch: Sequence[Settlement]) -> set[Any]:
-        """Carries out a batch of one source and owner; the keys whose claim was still ours."""
+    async def _send(self, batch: Sequence[Settlement]) -> tuple[set[Any], set[Any]]:
+        """Carries out a batch of one source and owner; the keys whose claim was still ours, and
+        those that are to be sent again."""
         source = self._sources[batch[0].row.source]
         accepted: set[Any] = set()
+        busy: set[Any] = set()
         for sql, params in source.settle(batch[0].row.owner, batch):
-            accepted.update(map(source.key, await self._link.fetch(sql, *params)))
-        return accepted
+            for record in await self._link.fetch(sql, *params):
+                (busy if source.busy(record) else accepted).add(source.key(record))
+        return accepted, busy
 
     async def _confirm(self, batch: Sequence[Settlement]) -> dict[Any, Verb]:
         """Those that were written before: by key, as what."""
@@ -160,7 +195,7 @@ class Settler:
         await self._link.fetch(
             statement("settle/lost"),
             [row.source for row in rows],
-            [str(row.key) for row in rows],
+            [row.row_key for row in rows],
             [row.queue for row in rows],
             [row.kind for row in rows],
             [row.attempt for row in rows],
@@ -191,11 +226,12 @@ class Settler:
 def _due_in(transition: Transition) -> float | None:
     """Seconds until the row falls due again, if the transition says when."""
     if transition.next_at is not None:
-        return max(0.0, (transition.next_at - dt.datetime.now(dt.UTC)).total_seconds())
-    return transition.delay
+        left = (transition.next_at - dt.datetime.now(dt.UTC)).total_seconds()
+        return max(0.0, left + transition.put_off)
+    return None if transition.delay is None else transition.delay + transition.put_off
 
 
-def _bare(transition: Transition) -> Transition:
+def _bare(transition: Transition, error: BaseException) -> Transition:
     """The transition without the texts that Postgres might refuse."""
     return Transition(
         transition.verb,
@@ -203,4 +239,11 @@ def _bare(transition: Transition) -> Transition:
         transition.delay,
         transition.refund,
         recorded=transition.recorded,
+        put_off=transition.put_off,
     )
+
+
+def _refused(transition: Transition, error: BaseException) -> Transition:
+    message = f"the table refused the outcome {transition.verb!r}: {error}"
+    fault = Fault("ResultRefused", storable(message, MESSAGE_LIMIT), "ResultRefused", None)
+    return Transition("dead", fault=fault, recorded=transition.recorded)

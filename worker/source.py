@@ -64,7 +64,7 @@ class Source(Protocol):
         self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
     ) -> list[Row]:
         """At most `limit` due rows, from the streams in their order; above the floors, or from
-        the beginning."""
+        the beginning. They come in the order in which they are to run."""
 
     async def streams(self, link: Link) -> list[Stream]:
         """The streams that have live rows, highest priority first."""
@@ -75,8 +75,15 @@ class Source(Protocol):
     def disown(self, worker: int, held: Collection[Row]) -> Statement:
         """Gives back rows claimed under `worker` that are not among those it holds."""
 
-    def settle(self, worker: int, batch: Sequence[Settlement]) -> list[Statement]:
-        """Writes transitions; each statement gives the keys of the rows whose claim was ours."""
+    def settle(
+        self, worker: int, batch: Sequence[Settlement], *, wait: bool = False
+    ) -> list[Statement]:
+        """Writes transitions; each statement gives the keys of the rows whose claim was ours.
+        Waits for rows that somebody else has locked only if told so."""
+
+    def busy(self, record: Any) -> bool:
+        """Whether a record that settle gave tells of a row that is still ours but could not be
+        written just now. It is to be sent again."""
 
     def confirm(self, worker: int, batch: Sequence[Settlement]) -> Statement:
         """Gives key and outcome of those that were settled under that very claim before."""
@@ -89,3 +96,7 @@ class Source(Protocol):
 
     def abandon(self, worker: int) -> Statement:
         """Gives back every row that `worker` holds; gives their number."""
+
+    def redrive(self, kind: str, after: float, times: int, limit: int) -> Statement:
+        """Runs dead rows of a kind again, `after` seconds after they died, each `times` times at
+        most, and at most `limit` of them now; gives their number."""

@@ -42,6 +42,7 @@ class Transition:
 
     next_at / delay: the next due time, as a moment or as seconds from the database's now();
         both None leaves it as it is.
+    put_off: seconds that the row is held back beyond its next due time.
     refund: attempts given back. result: JSON text. recorded: worth a line in worker.attempts.
     """
 
@@ -52,13 +53,16 @@ class Transition:
     result: str | None = None
     fault: Fault | None = None
     recorded: bool = True
+    put_off: float = 0.0
 
 
 def decide(row: Row, answer: Answer, policy: RetryPolicy) -> Transition:
     """The transition that `answer` asks for."""
     match answer:
-        case Done(result=result, next_at=next_at, next_in=next_in):
-            return Transition("done", next_at, next_in, result=result)
+        case Done():
+            return Transition(
+                "done", answer.next_at, answer.next_in, result=answer.result, put_off=answer.put_off
+            )
         case Failed(error=error):
             return _after_failure(row, error, policy)
         case Retry():

@@ -4,12 +4,13 @@
 -- gives  key, kind, queue, outcome (crashed or dead), crashes.
 --
 -- Walks the due rows by the index, never the whole table: a claimed row is due. One whose due time
--- was put off while it ran is found when that has come.
+-- was put off while it ran, or for which the condition no longer holds, is not due and stays as it
+-- is; once it is due again the chore `orphans` finds it.
 with lost as (
     select w.ctid as place, w.tableoid as part, w.duerow_owner as owner, w.duerow_claimed_at as claimed_at,
            w.duerow_crashes + 1 >= $2 as final
       from {table} w
-     where {due_expression} <= {now} and w.duerow_owner = any ($1::bigint[])
+     where {due_expression} <= {now} and {condition} and w.duerow_owner = any ($1::bigint[])
        for no key update of w skip locked
 ), written as (
     update {table} t

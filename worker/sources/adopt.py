@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from worker.errors import RegistrationError
 from worker.registry import Handler
 from worker.sources.rows import Rows
 from worker.tables.catalog import describe_async
+from worker.tables.problems import fatal, problems
 
 
 async def adopted(connection: Any, handler: Handler) -> Rows:
     """Raises NotFound, UsageError or RegistrationError for a table that cannot be claimed from."""
     assert handler.table is not None
     spec = handler.table.spec
-    description = await describe_async(connection, spec.table)
-    reads = handler.table.row_type.columns(list(description.types))
-    return Rows(spec, description, reads)
+    table = await describe_async(connection, spec.table)
+    for problem in fatal(problems(spec, table)):
+        raise RegistrationError(problem.what, why=problem.why, hint=problem.hint)
+    reads = handler.table.row_type.columns(list(table.types))
+    return Rows(spec, table, reads)
+
+
+def refuse_shared(sources: Iterable[Rows]) -> None:
+    """Raises RegistrationError where two sources are one table: they would share what stands in
+    its rows of claims and attempts."""
+    names: dict[int, str] = {}
+    for source in sources:
+        other = names.setdefault(source.oid, source.name)
+        if other != source.name:
+            raise RegistrationError(
+                f"{other!r} and {source.name!r} are the same table",
+                why="a row stands in one queue: its claim, attempts and retries are in the row",
+                hint="let one handler take the rows of both, and tell them apart itself",
+            )

@@ -38,7 +38,9 @@ class Jobs:
             limit,
             worker,
         )
-        return [Row("jobs", worker, *record) for record in records]
+        rows = [Row("jobs", worker, *record) for record in records]
+        rows.sort(key=lambda row: (row.priority, row.due_at, row.key))
+        return rows
 
     async def streams(self, link: Link) -> list[Stream]:
         records = await link.fetch(statement("claim/streams"), self._queues, self._kinds)
@@ -55,7 +57,9 @@ class Jobs:
     def disown(self, worker: int, held: Collection[Row]) -> Statement:
         return statement("claim/disown"), [worker, [row.key for row in held]]
 
-    def settle(self, worker: int, batch: Sequence[Settlement]) -> list[Statement]:
+    def settle(
+        self, worker: int, batch: Sequence[Settlement], *, wait: bool = False
+    ) -> list[Statement]:
         done = [s for s in batch if s.transition.verb == "done"]
         other = [s for s in batch if s.transition.verb != "done"]
         statements = []
@@ -64,6 +68,9 @@ class Jobs:
         if other:
             statements.append((statement("settle/other"), _other(worker, other)))
         return statements
+
+    def busy(self, record: Any) -> bool:
+        return False  # nobody but workers writes them
 
     def confirm(self, worker: int, batch: Sequence[Settlement]) -> Statement:
         keys = [s.row.key for s in batch]

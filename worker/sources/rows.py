@@ -25,6 +25,8 @@ class Layout(Protocol):
     """What the catalog says of an adopted table: see worker.tables.description."""
 
     @property
+    def oid(self) -> int: ...
+    @property
     def schema(self) -> str: ...
     @property
     def table(self) -> str: ...
@@ -43,26 +45,32 @@ class Rows:
 
     def __init__(self, spec: TableSpec, layout: Layout, reads: Sequence[str]) -> None:
         self.name = spec.name
+        self.oid = layout.oid
         self._keys = len(spec.key)
+        self._ordered = spec.order is not None
         self._reads = tuple(reads)
-        self._json = frozenset(c for c in reads if layout.types[c] in ("json", "jsonb"))
+        self._json = frozenset(c for c in reads if layout.types[c] in _JSON)
         self._naive = layout.types[spec.due].startswith("timestamp without")
         names = _names(spec, layout, reads)
-        claim = "claim_partitioned" if layout.partitioned else "claim"
-        self.claim_sql = _filled(claim, names)
+        self.claim_sql = _filled(_claim(spec, layout), names)
         self._next_due = _filled("next_due", names)
         self._disown = _filled("disown", names)
-        self._settle = _filled("settle", names)
+        self._settle = _filled("settle", {**names, "or_skip": sql.SQL(" skip locked")})
+        self._settle_waiting = _filled("settle", {**names, "or_skip": sql.SQL("")})
         self._confirm = _filled("confirm", names)
         self._sweep = _filled("sweep", names)
         self._orphans = _filled("orphans", names)
         self._abandon = _filled("abandon", names)
+        self._redrive = _filled("redrive", names)
 
     async def claim(
         self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
     ) -> list[Row]:
-        floor = streams[0].floor[0] if floors else BEGINNING[0]
+        floor = FIRST
+        if floors and not self._ordered:  # rows of a later rank are left behind an ordered claim
+            floor = max(FIRST, streams[0].floor[0])
         records = await link.fetch(self.claim_sql, worker, limit, self._as_stored(floor))
+        records.sort(key=lambda record: (record["rank"], record["due_at"]))
         return [self._row(record, worker) for record in records]
 
     async def streams(self, link: Link) -> list[Stream]:
@@ -78,7 +86,9 @@ class Rows:
         tokens = [row.token for row in held]
         return self._disown, [worker, tokens, *self._key_arrays(held)]
 
-    def settle(self, worker: int, batch: Sequence[Settlement]) -> list[Statement]:
+    def settle(
+        self, worker: int, batch: Sequence[Settlement], *, wait: bool = False
+    ) -> list[Statement]:
         transitions = [s.transition for s in batch]
         faults = [t.fault for t in transitions]
         params = [
@@ -88,19 +98,26 @@ class Rows:
             [t.verb for t in transitions],
             [t.next_at for t in transitions],
             [t.delay for t in transitions],
+            [t.put_off for t in transitions],
+            [s.row.attempt for s in batch],
             [t.refund for t in transitions],
             [s.run_ms for s in batch],
             [f and f.type for f in faults],
             [f and f.message for f in faults],
             [f and f.fingerprint for f in faults],
             [f and f.traceback for f in faults],
+            [s.row.row_key for s in batch],
             *self._key_arrays([s.row for s in batch]),
         ]
-        return [(self._settle, params)]
+        return [(self._settle_waiting if wait else self._settle, params)]
+
+    def busy(self, record: Any) -> bool:
+        return bool(record[self._keys])
 
     def confirm(self, worker: int, batch: Sequence[Settlement]) -> Statement:
         rows = [s.row for s in batch]
-        return self._confirm, [worker, [row.token for row in rows], *self._key_arrays(rows)]
+        tokens, row_keys = [row.token for row in rows], [row.row_key for row in rows]
+        return self._confirm, [worker, tokens, row_keys, *self._key_arrays(rows)]
 
     def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
         return self._sweep, [list(absent), max_crashes]
@@ -111,14 +128,16 @@ class Rows:
     def abandon(self, worker: int) -> Statement:
         return self._abandon, [worker]
 
+    def redrive(self, kind: str, after: float, times: int, limit: int) -> Statement:
+        return self._redrive, [after, times, limit]
+
     def _row(self, record: Any, worker: int) -> Row:
-        occurrence, due_at, token, attempt, crashes, tenant, claimed_at, *values = record[
-            self._keys :
-        ]
+        row_key, _, occurrence, due_at, token, attempt, crashes, tenant, claimed_at, *values = (
+            record[self._keys :]
+        )
         columns = dict(zip(self._reads, values, strict=True))
         for column in self._json:
-            if columns[column] is not None:
-                columns[column] = json.loads(columns[column])
+            columns[column] = _parsed(columns[column])
         return Row(
             source=self.name,
             owner=worker,
@@ -137,6 +156,7 @@ class Rows:
             created_at=_as_moment(occurrence),
             claimed_at=claimed_at,
             occurrence=_as_moment(occurrence),
+            key_text=row_key,
         )
 
     def _key_arrays(self, rows: Collection[Row]) -> list[list[Any]]:
@@ -149,12 +169,40 @@ class Rows:
         return moment.replace(tzinfo=None) if self._naive else moment
 
 
+# The first moment that a row can be due. What was due before, -infinity included, never runs: the
+# driver cannot tell such a time from another.
+FIRST = dt.datetime(1, 1, 2, tzinfo=dt.UTC)
+
+_JSON = frozenset(("json", "jsonb", "json[]", "jsonb[]"))
+
+# A type whose name alone means a length of 1: a cast to an array of it would cut the keys.
+_ARRAY_OF = {"character": "bpchar"}
+
+
 def _as_moment(stored: dt.datetime) -> dt.datetime:
     return stored if stored.tzinfo is not None else stored.replace(tzinfo=dt.UTC)
 
 
+def _parsed(value: Any) -> Any:
+    """JSON as it comes from the driver: text, or a list of texts for an array of it."""
+    if isinstance(value, list):
+        return [_parsed(one) for one in value]
+    return None if value is None else json.loads(value)
+
+
+def _claim(spec: TableSpec, layout: Layout) -> str:
+    if spec.order is not None:
+        return "claim_ordered"
+    return "claim_partitioned" if layout.partitioned else "claim"
+
+
 # Where the arrays of the key's columns begin among a statement's parameters.
-_KEYS_FROM = {"settle": 13, "confirm": 3, "disown": 3}
+_KEYS_FROM = {"settle": 16, "confirm": 4, "disown": 3}
+
+
+def filled(name: str, spec: TableSpec, layout: Layout, **more: sql.Composable) -> str:
+    """The text of sql/sources/<name>.sql for a table; more: names beyond those that all have."""
+    return _filled(name, {**_names(spec, layout, ()), **more})
 
 
 def _filled(name: str, names: dict[str, Any]) -> str:
@@ -169,23 +217,36 @@ def _names(spec: TableSpec, layout: Layout, reads: Sequence[str]) -> dict[str, A
     the developer (the condition), never from data."""
     keys = [sql.Identifier(column) for column in spec.key]
     aliases = [sql.SQL(f"key_{i}") for i in range(len(keys))]
+    types = [layout.types[column] for column in spec.key]
     tenant = sql.Identifier(spec.tenant) if spec.tenant else None
     naive = layout.types[spec.due].startswith("timestamp without")
+    at_place: list[sql.Composable] = [sql.SQL("t.ctid = o.place")]
+    if layout.partitioned:
+        at_place += [sql.SQL("t.tableoid = o.part"), _matches("t", keys, aliases)]
     return {
         "table": sql.Identifier(layout.schema, layout.table),
         "name": sql.Literal(spec.name),
         "due": sql.Identifier(spec.due),
-        "condition": sql.SQL(spec.where or "true"),
-        "key_types": [layout.types[column] for column in spec.key],
+        "condition": sql.SQL(f"(\n{spec.where or 'true'}\n)"),  # it may end in a comment
+        "key_types": [_ARRAY_OF.get(type_, type_) for type_ in types],
         "keys": _joined(sql.SQL("t.{}").format(key) for key in keys),
+        "keys_of_w": _joined(
+            sql.SQL("w.{} as {}").format(key, alias)
+            for key, alias in zip(keys, aliases, strict=True)
+        ),
         "key_aliases": _joined(aliases),
+        "asked_keys": _joined(
+            sql.SQL(f"(g.key ->> {i})::{_ARRAY_OF.get(type_, type_)} as key_{i}")
+            for i, type_ in enumerate(types)
+        ),
         "key_matches": _matches("w", keys, aliases),
         "key_matches_t": _matches("t", keys, aliases),
-        "row_key": _as_text(aliases),
-        "row_key_of_t": _as_text([sql.SQL("t.{}").format(key) for key in keys]),
-        "tenant": _tenant("t", tenant),
+        "at_place": sql.SQL(" and ").join(at_place),
+        "row_key_of_w": _as_text("w", keys, types),
+        "row_key_of_t": _as_text("t", keys, types),
         "tenant_of_w": _tenant("w", tenant),
         "tenant_of_t": _tenant("t", tenant),
+        "order": sql.Identifier(spec.order or spec.due),
         "columns": sql.Composed([sql.SQL(", t.{}").format(sql.Identifier(c)) for c in reads]),
         **_times(sql.Identifier(spec.due), naive=naive),
     }
@@ -194,9 +255,10 @@ def _names(spec: TableSpec, layout: Layout, reads: Sequence[str]) -> dict[str, A
 def _times(due: sql.Identifier, *, naive: bool) -> dict[str, sql.Composable]:
     """The due expression and the moments that are written to the due column's type."""
 
-    def stored(moment: str) -> sql.Composable:
-        text = f"(({moment}) at time zone 'UTC')" if naive else f"({moment})"
-        return sql.SQL(text)
+    zone = sql.SQL(" at time zone 'UTC'" if naive else "")
+
+    def at(moment: str) -> sql.Composable:
+        return sql.SQL(stored(moment, naive))
 
     def expression(table: str) -> sql.Composable:
         of = sql.SQL(table)
@@ -208,16 +270,22 @@ def _times(due: sql.Identifier, *, naive: bool) -> dict[str, sql.Composable]:
     return {
         "due_expression": expression("w."),
         "due_expression_of_t": expression("t."),
-        "now": stored("now()"),
-        "occurrence": stored("o.occurrence"),
-        "next": stored(
+        "now": at("now()"),
+        "occurrence": at("o.occurrence"),
+        "next": at(
             "coalesce(o.next_at, statement_timestamp() + make_interval(secs => o.delay))"
         ),
-        "crash_retry": stored("now() + make_interval(secs => power(4, t.duerow_crashes) - 1)"),
-        "then_due": sql.SQL("nullif({}, 'infinity'){}").format(
-            expression("t."), sql.SQL(" at time zone 'UTC'" if naive else "")
+        "occurrence_of_w": sql.SQL("case when isfinite(w.{due}) then w.{due}{zone} end").format(
+            due=due, zone=zone
         ),
+        "crash_retry": at("now() + make_interval(secs => power(4, t.duerow_crashes) - 1)"),
+        "then_due": sql.SQL("nullif({}, 'infinity'){}").format(expression("t."), zone),
     }
+
+
+def stored(moment: str, naive: bool) -> str:
+    """SQL for a moment as the due column stores it: without a time zone, if `naive`, in UTC."""
+    return f"(({moment}) at time zone 'UTC')" if naive else f"({moment})"
 
 
 def _joined(parts: Iterable[sql.Composable]) -> sql.Composed:
@@ -234,10 +302,26 @@ def _matches(
     )
 
 
-def _as_text(columns: Sequence[sql.Composable]) -> sql.Composable:
-    if len(columns) == 1:
-        return sql.SQL("{}::text").format(columns[0])
-    return sql.SQL("concat_ws(',', {})").format(_joined(columns))
+def _as_text(table: str, columns: Sequence[sql.Identifier], types: Sequence[str]) -> sql.Composable:
+    """The key as one text, which worker.attempts knows the row by. The same in every session: a
+    time is told in UTC."""
+    texts = [
+        sql.SQL(
+            "({}.{} at time zone 'UTC')::text || '+00'"
+            if type_ == "timestamp with time zone"
+            else "{}.{}::text"
+        ).format(sql.SQL(table), column)
+        for column, type_ in zip(columns, types, strict=True)
+    ]
+    if len(texts) == 1:
+        return texts[0]
+    return sql.SQL("concat_ws(',', {})").format(_joined(texts))
+
+
+def key_text(table: str, columns: Sequence[str], layout: Layout) -> sql.Composable:
+    """The same of these columns of the key."""
+    types = [layout.types[column] for column in columns]
+    return _as_text(table, [sql.Identifier(column) for column in columns], types)
 
 
 def _tenant(table: str, tenant: sql.Identifier | None) -> sql.Composable:
