@@ -105,7 +105,7 @@ class Sessions:
 
         pool = ConnectionPool(**self._psycopg_arguments())
         pool.open()
-        self._closers.append(lambda: pool.close(timeout=0))
+        self._closers.append(lambda: pool.close(timeout=1))
         return pool
 
     async def _start_psycopg_async(self) -> Any:
@@ -113,7 +113,7 @@ class Sessions:
 
         pool = AsyncConnectionPool(**self._psycopg_arguments())
         await pool.open()
-        self._closers.append(lambda: pool.close(timeout=0))
+        self._closers.append(lambda: pool.close(timeout=1))
         return pool
 
     def _psycopg_arguments(self) -> dict[str, Any]:
