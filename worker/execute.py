@@ -10,6 +10,7 @@ writes through its session is refused.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import inspect
 import json
@@ -17,12 +18,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from worker.carrier import Talk, converse
 from worker.context import Context
 from worker.errors import PayloadInvalid, RowLost
 from worker.events import Events, ResultRefused, RowAbandoned, RowStarted
+from worker.lazy import Lazy
 from worker.outcome import (
     Answer,
     Cancel,
@@ -204,28 +207,51 @@ class Executor:
         assert signature.session_kind is not None
         settlement: Settlement
         if run.handler.is_async:
-            async with self._sessions.open(signature.session_kind) as session:
-                arguments[signature.session] = session
+            async with contextlib.AsyncExitStack() as stack:
+                open_ = partial(self._open, stack, signature.session_kind)
+                given = Lazy(open_, is_async=True) if signature.lazy else await open_()
+                arguments[signature.session] = given
                 answer = self._read(run, await run.handler.function(**arguments))
+                session = given.close() if signature.lazy else given
+                if session is None:
+                    return answer
                 settlement = self._settlement(run, answer)
                 await converse(session, self._settling(settlement))
         else:
-            settlement = await self._in_thread(run, lambda: self._call_in_thread(run, arguments))
+            ended: Settlement | Answer = await self._in_thread(
+                run, lambda: self._call_in_thread(run, arguments)
+            )
+            if not isinstance(ended, Settlement):
+                return ended
+            settlement = ended
         if not run.settled:
             run.settled = True
             self._committed(settlement)
         return None
+
+    async def _open(self, stack: contextlib.AsyncExitStack, kind: str) -> Any:
+        return await stack.enter_async_context(self._sessions.open(kind))
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
         """On a thread; a handler that can see that it is cancelled has a moment to do so."""
         notice = PATIENCE / 4 if run.handler.signature.context is not None else 0.0
         return await self._threads.run(call, PATIENCE / 2, notice)
 
-    def _call_in_thread(self, run: Run, arguments: dict[str, Any]) -> Settlement:
+    def _call_in_thread(self, run: Run, arguments: dict[str, Any]) -> Settlement | Answer:
+        """The settlement that a session has carried out; the answer if none was opened."""
         signature = run.handler.signature
-        with self._sessions.open_in_thread(signature.session_kind or "") as session:
-            arguments[signature.session or ""] = session
-            settlement = self._settlement(run, self._read(run, run.handler.function(**arguments)))
+        assert signature.session is not None
+        assert signature.session_kind is not None
+        with contextlib.ExitStack() as stack:
+            manager = self._sessions.open_in_thread(signature.session_kind)
+            open_ = partial(stack.enter_context, manager)
+            given = Lazy(open_, is_async=False) if signature.lazy else open_()
+            arguments[signature.session] = given
+            answer = self._read(run, run.handler.function(**arguments))
+            session = given.close() if signature.lazy else given
+            if session is None:
+                return answer
+            settlement = self._settlement(run, answer)
             converse(session, self._settling(settlement))
         return settlement
 

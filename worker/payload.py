@@ -21,6 +21,7 @@ from typing_extensions import TypedDict
 
 from worker.context import Context
 from worker.errors import PayloadInvalid, RegistrationError
+from worker.lazy import Lazy
 
 # The session kinds, by the public name of the annotation: nothing is imported to compare.
 SESSIONS: dict[tuple[str, str], str] = {
@@ -38,12 +39,14 @@ class Signature:
     """How to call a handler.
 
     context, session: the names of those parameters, or None. session_kind: a value of SESSIONS.
+    lazy: the handler opens its session itself.
     """
 
     kind: str
     context: str | None
     session: str | None
     session_kind: str | None
+    lazy: bool
     fields: frozenset[str]
     open_ended: bool
     _adapter: TypeAdapter[dict[str, Any]] | None  # None: the payload is no JSON, but a row
@@ -100,7 +103,7 @@ def read_signature(kind: str, function: Callable[..., Any], *, of_rows: bool = F
     hints = _hints(kind, function)
     context = session = session_kind = None
     fields: dict[str, Any] = {}
-    open_ended = False
+    open_ended = lazy = False
     for name, parameter in inspect.signature(function).parameters.items():
         annotation = hints.get(name, Any)
         given = _without_none(annotation)
@@ -118,6 +121,7 @@ def read_signature(kind: str, function: Callable[..., Any], *, of_rows: bool = F
                     hint="take one; a row is settled in the transaction of one session",
                 )
             session, session_kind = name, found
+            lazy = get_origin(given) is Lazy
         elif parameter.kind is parameter.VAR_KEYWORD:
             open_ended = True
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
@@ -132,6 +136,7 @@ def read_signature(kind: str, function: Callable[..., Any], *, of_rows: bool = F
         context,
         session,
         session_kind,
+        lazy,
         frozenset(fields),
         open_ended,
         None if of_rows else _adapter(kind, fields, open_ended),
@@ -192,6 +197,8 @@ def _adapter(kind: str, fields: dict[str, Any], open_ended: bool) -> TypeAdapter
 
 def session_of(annotation: Any) -> str | None:
     """Which kind of session an annotation asks for, if any. Subclasses count."""
+    if get_origin(annotation) is Lazy:
+        [annotation] = get_args(annotation)
     cls = get_origin(annotation) or annotation
     if not isinstance(cls, type):
         return None
