@@ -24,7 +24,7 @@ COMMANDS = [
     for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
     for line in block.splitlines()
 ]
-ELSEWHERE = {"demo", "tables"}  # on pages of their own
+ELSEWHERE = {"demo", "rows", "tables"}  # on pages of their own
 UNTIL_STOPPED = ("worker run", "worker status --watch")
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from worker.job import Job
     from worker.outcome import Cancel, Dead, Retry, Snooze
     from worker.producer import Enqueued, enqueue, enqueue_many
+    from worker.redrive import Redrive
     from worker.retry import PermanentError, RetryPolicy, wait_spread
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "Job",
     "PayloadInvalid",
     "PermanentError",
+    "Redrive",
     "Retry",
     "RetryPolicy",
     "Snooze",
@@ -52,6 +54,7 @@ _HOMES = {
     "job": ("Job",),
     "producer": ("Enqueued", "enqueue", "enqueue_many"),
     "outcome": ("Cancel", "Dead", "Retry", "Snooze"),
+    "redrive": ("Redrive",),
     "retry": ("PermanentError", "RetryPolicy", "wait_spread"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

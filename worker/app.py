@@ -11,6 +11,7 @@ from worker.errors import RegistrationError
 from worker.events import Observer
 from worker.job import Job
 from worker.recurrence import Recurrence
+from worker.redrive import Redrive
 from worker.registry import Handler, Registry, build_handler
 from worker.retry import RetryPolicy
 from worker.tables.spec import TableSpec
@@ -72,6 +73,7 @@ class App:
         queue: str = "default",
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        redrive: Redrive | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def handler(
@@ -82,11 +84,13 @@ class App:
         queue: str = "default",
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        redrive: Redrive | None = None,
     ) -> Any:
         """Registers a function as the handler of a kind (default: the function's name).
 
         timeout: seconds one run may take; 0 for no limit; default: the worker's `timeout`.
         retry: what follows a failure; default: 12 attempts, two seconds apart and doubling.
+        redrive: when a dead job is run again without anybody asking; default: never.
         Raises RegistrationError where the function could not work as a handler.
         """
 
@@ -94,7 +98,9 @@ class App:
             if isinstance(function, Task):  # one function as the handler of two kinds
                 function = function._function
             name = kind if isinstance(kind, str) else getattr(function, "__name__", "")
-            handler = build_handler(name, function, queue=queue, retry=retry, timeout=timeout)
+            handler = build_handler(
+                name, function, queue=queue, retry=retry, timeout=timeout, redrive=redrive
+            )
             self.registry.add(handler)
             return Task(function, handler)
 
@@ -117,6 +123,7 @@ class App:
         jitter: float | dt.timedelta = 0.0,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        redrive: Redrive | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]:
         """Registers a function as the handler of the due rows of a table that you already have.
 
@@ -130,6 +137,7 @@ class App:
         every, from_, catch_up, jitter: see Recurrence; durations in seconds or as timedelta. The
             handler may return the next due time itself, as a datetime or as a timedelta from now.
             With neither, a row that succeeded is never due again: its due column becomes null.
+        retry, timeout, redrive: as for `handler`.
         Raises RegistrationError where the function could not work as a handler.
         """
         if name == "jobs":
@@ -161,6 +169,7 @@ class App:
                 queue=name,
                 retry=retry,
                 timeout=timeout,
+                redrive=redrive,
                 spec=spec,
                 recurrence=recurrence,
             )

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -25,6 +26,7 @@ from worker.events import (
     WorkerGone,
 )
 from worker.link import Link
+from worker.redrive import AT_ONCE, Rule
 from worker.source import Source
 from worker.statements import statement
 
@@ -68,6 +70,7 @@ class Chores:
         lease: float,
         max_crashes: int,
         retention: Retention,
+        rules: Sequence[Rule] = (),
     ) -> None:
         self._link = link
         self._events = events
@@ -83,6 +86,10 @@ class Chores:
             Chore("unclaimed", 60, self._unclaimed),
             Chore("retention", 3600, self._retain),
             Chore("tidy", 3600, self._tidy),
+            *(
+                Chore(f"redrive {rule.kind}", rule.redrive.look_every, partial(self._redrive, rule))
+                for rule in rules
+            ),
         ]
 
     async def step(self) -> float:
@@ -154,6 +161,15 @@ class Chores:
         for row in rows:
             self._events.emit(RowSwept(source.name, *row))
         return len(rows)
+
+    async def _redrive(self, rule: Rule, connection: Any) -> str:
+        [source] = [source for source in self._sources if source.name == rule.source]
+        redrive = rule.redrive
+        async with self._apart(connection, source):
+            sql, params = source.redrive(rule.kind, redrive.seconds, redrive.times, AT_ONCE)
+            count = await connection.fetchval(sql, *params)
+            return f"{count} dead rows run again" if count else ""
+        return ""  # the table is locked, say: the next time
 
     async def _partitions(self, connection: Any) -> str:
         made = await connection.fetch(statement("chores/partitions"), self._retention.ahead)

@@ -11,6 +11,7 @@ from worker.errors import RegistrationError, UnknownKind
 from worker.outcome import storable
 from worker.payload import ASYNC_SESSIONS, Signature, read_signature
 from worker.recurrence import Recurrence
+from worker.redrive import Redrive
 from worker.retry import RetryPolicy
 from worker.rowtype import RowType
 from worker.tables.spec import TableSpec
@@ -37,6 +38,7 @@ class Handler:
 
     timeout: seconds one run may take, or None for the worker's default, or 0 for no limit.
     table: the adopted table whose rows it runs; None for jobs.
+    redrive: when its dead rows are run again; None for never.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Handler:
     timeout: float | None
     is_async: bool
     table: Adopted | None = None
+    redrive: Redrive | None = None
 
 
 def build_handler(
@@ -56,13 +59,14 @@ def build_handler(
     queue: str,
     retry: RetryPolicy | None,
     timeout: float | None,
+    redrive: Redrive | None = None,
     spec: TableSpec | None = None,
     recurrence: Recurrence | None = None,
 ) -> Handler:
     """Raises RegistrationError where the function could not work as a handler."""
     _check_name("kind", kind)
     _check_name("queue", queue)
-    _check_options(kind, retry, timeout)
+    _check_options(kind, retry, timeout, redrive)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise RegistrationError(
             f"handler of {kind!r} is a generator",
@@ -83,7 +87,7 @@ def build_handler(
     if spec is not None:
         table = _adopted(spec, recurrence or Recurrence(), function, signature)
     return Handler(
-        kind, function, queue, signature, retry or RetryPolicy(), timeout, is_async, table
+        kind, function, queue, signature, retry or RetryPolicy(), timeout, is_async, table, redrive
     )
 
 
@@ -108,11 +112,16 @@ def _check_name(what: str, name: str) -> None:
         raise RegistrationError(f"the {what} {name!r} holds what Postgres cannot store")
 
 
-def _check_options(kind: str, retry: object, timeout: object) -> None:
+def _check_options(kind: str, retry: object, timeout: object, redrive: object) -> None:
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise RegistrationError(
             f"handler of {kind!r}: retry is a {type(retry).__name__}",
             hint="retry=RetryPolicy(stop=tenacity.stop_after_attempt(5))",
+        )
+    if redrive is not None and not isinstance(redrive, Redrive):
+        raise RegistrationError(
+            f"handler of {kind!r}: redrive is a {type(redrive).__name__}",
+            hint="redrive=Redrive(after=timedelta(hours=24), times=3)",
         )
     if timeout is None:
         return

@@ -37,6 +37,7 @@ from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
 from worker.listen import Listener
 from worker.loop import Loop
 from worker.probe import Server, probe
+from worker.redrive import Rule
 from worker.service import Service, ServiceDied
 from worker.sessions import Sessions
 from worker.settings import Settings
@@ -88,6 +89,7 @@ class Worker:
             )
         self._app = app
         self._settings = settings
+        self._rules = _rules(app, settings)
         self._url = url
         self._direct_url = settings.direct_url or url
         self._pairs = [
@@ -240,6 +242,7 @@ class Worker:
             retention=Retention(
                 settings.retention, settings.attempts_retention, settings.partitions_ahead
             ),
+            rules=self._rules,
         )
         loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(
@@ -446,6 +449,18 @@ class Worker:
                 sql, params = source.abandon(worker)
                 await self._claim_link.fetch(sql, *params)
         await membership.stop(self._claim_link, worker)
+
+
+def _rules(app: App, settings: Settings) -> list[Rule]:
+    """Raises UsageError for one that history is not kept long enough for."""
+    rules = [
+        Rule("jobs" if handler.table is None else handler.kind, handler.kind, handler.redrive)
+        for handler in app.registry
+        if handler.redrive is not None
+    ]
+    for rule in rules:
+        rule.refuse_forgetful(finished=settings.retention, attempts=settings.attempts_retention)
+    return rules
 
 
 def _name() -> str:

@@ -8,11 +8,17 @@
 with handled as (
     update worker.operator_actions a
        set handled_at = now()
-     where a.worker = $1 and a.handled_at is null and a.source = 'jobs'
-       and not exists (
-        select from worker.jobs j
-         where j.id = case a.source when 'jobs' then a.target::bigint end
-           and j.owner = a.worker and j.token = a.token)
+     where a.worker = $1 and a.handled_at is null
+       and case a.source
+           when 'jobs' then not exists (
+                select from worker.jobs j
+                 where j.id = case a.source when 'jobs' then a.target::bigint end
+                   and j.owner = a.worker and j.token = a.token)
+           else exists (  -- each run of an adopted table's row leaves an attempt, whatever its end
+                select from worker.attempts e
+                 where e.source = a.source and e.row_key = a.target and e.token = a.token)
+                or a.at < now() - interval '1 day'  -- it never ran, and was given back
+           end
 )
 update worker.workers w
    set heartbeat_at = now(), running = $2, settled = $3,

@@ -86,6 +86,9 @@ class Jobs:
     def abandon(self, worker: int) -> Statement:
         return statement("workers/abandon"), [worker]
 
+    def redrive(self, kind: str, after: float, times: int, limit: int) -> Statement:
+        return statement("chores/redrive"), [kind, after, times, limit]
+
 
 def _done(worker: int, batch: Sequence[Settlement]) -> list[Any]:
     return [

@@ -272,9 +272,7 @@ def _times(due: sql.Identifier, *, naive: bool) -> dict[str, sql.Composable]:
         "due_expression_of_t": expression("t."),
         "now": at("now()"),
         "occurrence": at("o.occurrence"),
-        "next": at(
-            "coalesce(o.next_at, statement_timestamp() + make_interval(secs => o.delay))"
-        ),
+        "next": at("coalesce(o.next_at, statement_timestamp() + make_interval(secs => o.delay))"),
         "occurrence_of_w": sql.SQL("case when isfinite(w.{due}) then w.{due}{zone} end").format(
             due=due, zone=zone
         ),

@@ -142,11 +142,16 @@ def require_schema(connection: psycopg.Connection[Any]) -> None:
 
 def ask(connection: psycopg.Connection[Any], name: str, *params: Any) -> list[dict[str, Any]]:
     """The rows of sql/<name>.sql with these parameters, in a transaction of its own."""
+    from worker.statements import statement
+
+    return ask_text(connection, statement(name), *params)
+
+
+def ask_text(connection: psycopg.Connection[Any], sql: str, *params: Any) -> list[dict[str, Any]]:
+    """The same of SQL that has been filled in."""
     from psycopg import RawCursor
     from psycopg.rows import dict_row
 
-    from worker.statements import statement
-
     with connection.transaction(), RawCursor(connection, row_factory=dict_row) as cursor:
         connection.execute(BOUNDS)
-        return cursor.execute(statement(name), params).fetchall()
+        return cursor.execute(sql.encode(), params).fetchall()
