@@ -239,6 +239,16 @@ def test_a_renamed_table_is_found(donations: Connection, db_url: str) -> None:
     donations.execute("alter table donations rename to gifts")
     [listed] = tables(db_url, "list", "--json").records
     assert (listed["name"], listed["table"]) == ("donations", "public.gifts")
+    assert tables(db_url, "check").code == 0
+    # Its index keeps its name, and serves it as before; only the list is brought up to date.
+    moved = ("gifts", *ADD[1:], "--name", "donations")
+    assert "create index" not in adopt(db_url, *moved).out
+    assert "nothing to add" in tables(db_url, "add", *moved, "--sql").err
+    assert donations.execute("select table_name, index_name from worker.sources").fetchall() == [
+        ("public.gifts", INDEX)
+    ]
+    assert psql(db_url, tables(db_url, "remove", "donations", "--sql").out).returncode == 0
+    assert index_is_valid(donations, INDEX) is None
 
 
 def test_a_database_without_the_schema_is_told_to_migrate(db_url: str, pg: Connection) -> None:

@@ -109,9 +109,10 @@ TRIGGERS = [
 def test_triggers_that_fire_for_us(
     t: Connection, db_url: str, trigger: str, fires: list[str]
 ) -> None:
-    """And they do: the claim that `explain --analyze` runs says so itself."""
+    """And at a claim they do: a sequence tells, which no rollback sets back."""
     t.execute(
-        "create function touch() returns trigger language plpgsql as $$ begin return new; end $$"
+        "create sequence fired; create function touch() returns trigger language plpgsql"
+        " as $$ begin perform nextval('fired'); return new; end $$"
     )
     t.execute(f"create trigger touched {trigger} execute function touch()".encode())
     answer = tables(db_url, "check", "--json")
@@ -122,6 +123,9 @@ def test_triggers_that_fire_for_us(
     for one in found(answer, "triggers"):
         assert one["why"].startswith("it calls touch() ")
         assert "UPDATE OF" in one["hint"]
+    assert tables(db_url, "explain", "t", "--analyze").code == 0
+    at_claim = any("claim" in when for when in fires)
+    assert t.execute("select is_called from fired").fetchone() == (at_claim,)
 
 
 def test_a_disabled_trigger_is_left_out(t: Connection, db_url: str) -> None:
@@ -169,6 +173,15 @@ def test_privileges_of_the_role(t: Connection, db_url: str, role: str) -> None:
     t.execute(f"revoke select on t from {name}".encode())
     t.execute(f"grant select (id, due_at) on t to {name}".encode())
     assert "duerow_owner" in lacking()[0][0]
+
+
+def test_who_may_alter_the_table_is_told(t: Connection, db_url: str, role: str) -> None:
+    t.execute("delete from worker.sources; drop index duerow_due_t")
+    t.execute(f"grant select on t to {role_name(role)}".encode())
+    answer = tables(role, "add", "t", "--due", "due_at", "--sql")
+    assert answer.code == 0
+    owner = t.info.user
+    assert f"note: only {owner} can alter public.t: run this as that role" in answer.err
 
 
 def test_a_schema_that_may_not_be_used(pg: Connection, db_url: str, role: str) -> None:

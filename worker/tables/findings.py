@@ -9,8 +9,9 @@ from typing import Literal
 from worker.tables.bookkeeping import NAMES
 from worker.tables.description import Description, fillfactor_of
 from worker.tables.facts import Backlog, Storage
+from worker.tables.gaps import claim_index
 from worker.tables.problem import Problem
-from worker.tables.spec import TableSpec, index_name
+from worker.tables.spec import TableSpec
 
 State = Literal["ok", "warning", "failed"]
 
@@ -63,7 +64,7 @@ def _good(
     yield "key", f"({', '.join(spec.key)}) is unique and never null"
     yield "due", f"{spec.due} is {due.type}, {'never' if due.not_null else 'or'} null"
     yield "columns", f"all {len(NAMES)} are there"
-    yield "index", f"{index_name(table.table)} is valid"
+    yield "index", f"{claim_index(spec, table)} is valid"
     yield "registration", f"worker.sources lists {spec.name}"
     yield "privileges", f"{table.role} may read, claim and record"
     yield "row security", f"does not apply to {table.role}"

@@ -34,7 +34,7 @@ def index_state(spec: TableSpec, table: Description, deparsed: Deparsed | None) 
     deparsed: how the server tells the index that the spec asks for. Without it the expression is
     still compared; of the condition only whether there is one.
     """
-    index = table.index(index_name(table.table))
+    index = table.index(claim_index(spec, table))
     if index is None:
         return "missing"
     if not _matches(index, spec, table, deparsed):
@@ -42,6 +42,16 @@ def index_state(spec: TableSpec, table: Description, deparsed: Deparsed | None) 
     if not index.valid:  # nor is that of a tree while one of its partitions has none
         return "invalid"
     return "right"
+
+
+def claim_index(spec: TableSpec, table: Description) -> str:
+    """The name that the claim's index has, or is to have. A table that was renamed since it was
+    adopted keeps its index, under the old name."""
+    usual = index_name(table.table)
+    listed = registration_of(spec, table)
+    if table.index(usual) is None and listed is not None and table.index(listed.index) is not None:
+        return listed.index
+    return usual
 
 
 def lacking_partitions(table: Description) -> list[str]:
@@ -88,7 +98,7 @@ def registered(spec: TableSpec, table: Description) -> bool:
         due=spec.due,
         condition=spec.where,
         tenant=spec.tenant,
-        index=index_name(table.table),
+        index=claim_index(spec, table),
     )
     return registration_of(spec, table) == wanted
 
@@ -110,7 +120,7 @@ def _columns(spec: TableSpec, table: Description) -> Iterator[Problem]:
 
 
 def _index(spec: TableSpec, table: Description, deparsed: Deparsed | None) -> Iterator[Problem]:
-    name, again = index_name(table.table), add_command(spec)
+    name, again = claim_index(spec, table), add_command(spec)
     match index_state(spec, table, deparsed):
         case "missing":
             yield Problem(

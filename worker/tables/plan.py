@@ -12,13 +12,14 @@ from worker.tables.description import Description, fillfactor_of
 from worker.tables.gaps import (
     Deparsed,
     add_command,
+    claim_index,
     index_state,
     missing_columns,
     registered,
     registration_of,
     spec_of,
 )
-from worker.tables.spec import TableSpec, index_name
+from worker.tables.spec import TableSpec
 from worker.tables.statements import IndexBody, Target, interim_name
 from worker.tables.step import Action, Plan, Step, way_back
 
@@ -56,7 +57,7 @@ class Planner:
         steps = []
         if there:
             steps.append(self._columns(there))
-        if self.table.index(index_name(self.table.table)) is not None:
+        if self.table.index(self._target.index_name) is not None:
             steps.append(self._index("build", statements.body_of(self.spec)))
         if registration_of(self.spec, self.table) is not None:
             steps.append(self._registration())
@@ -65,10 +66,11 @@ class Planner:
     @property
     def _target(self) -> Target:
         table = self.table
-        return Target(table.schema, table.table, table.written)
+        index = claim_index(self.spec, table)
+        return Target(table.schema, table.table, table.written, index)
 
     def _patiently(self) -> str:
-        there = self.table.index(index_name(self.table.table))
+        there = self.table.index(self._target.index_name)
         content = f"{self.spec.where} {there and there.predicate} {self.table.written}"
         return statements.patiently(self._target, self.lock_timeout, content)
 
@@ -136,13 +138,13 @@ class Planner:
 
     def _index(self, verb: str, body: IndexBody) -> Step:
         return Step(
-            f"{verb} the index {index_name(self.table.table)}",
+            f"{verb} the index {self._target.index_name}",
             up=self._build(body),
             down=(self._drop(),),
         )
 
     def _other_index(self, body: IndexBody) -> Step:
-        there = self.table.index(index_name(self.table.table))
+        there = self.table.index(self._target.index_name)
         assert there is not None
         before = IndexBody(f"({there.expression})", there.predicate)
         return Step(

@@ -24,11 +24,13 @@ TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The table that statements are for: its exact names, and how SQL writes them."""
+    """The table that statements are for: its exact names, how SQL writes them, and the name of the
+    claim's index."""
 
     schema: str
     table: str
     written: str
+    index_name: str
 
     @property
     def name(self) -> str:
@@ -36,7 +38,7 @@ class Target:
 
     def index(self, name: str | None = None) -> str:
         """An index of it, qualified and quoted; by default the claim's."""
-        return quoted((self.schema, name or index_name(self.table)))
+        return quoted((self.schema, name or self.index_name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def set_fillfactor(table: str, fillfactor: int | None) -> str:
 
 def rename_index(target: Target, interim: str) -> str:
     """Gives an index the name of the claim's."""
-    return f"alter index {target.index(interim)} rename to {quoted((index_name(target.table),))}"
+    return f"alter index {target.index(interim)} rename to {quoted((target.index_name,))}"
 
 
 def drop_index_of_partitions(target: Target) -> str:
@@ -111,7 +113,7 @@ def _alter(target: Target, changes: list[str]) -> str:
 
 
 def create_index(target: Target, body: IndexBody, name: str | None = None) -> str:
-    index = quoted((name or index_name(target.table),))
+    index = quoted((name or target.index_name,))
     return (
         f"create index concurrently {index}\n    on {target.name} using btree ({body.on})"
         f"{body.clause}"
@@ -129,7 +131,7 @@ def index_partitions(target: Target, body: IndexBody, *, anew: bool = False) -> 
         body.clause,
         table=sql.Literal(target.name),
         index=sql.Literal(None if anew else target.index()),
-        index_name=sql.Literal(index_name(target.table)),
+        index_name=sql.Literal(target.index_name),
         on=sql.Literal(body.on),
         where=sql.Literal(body.clause),
     )
@@ -140,7 +142,7 @@ def index_partitions(target: Target, body: IndexBody, *, anew: bool = False) -> 
 
 def register(target: Target, spec: TableSpec, again: str) -> str:
     """again: the command that registers, for where the schema `worker` is not there yet."""
-    index = index_name(target.table)
+    index = target.index_name
     return _filled(
         "register",
         spec.where or "",
