@@ -1,0 +1,154 @@
+"""An outside API on the loopback: real HTTP from its own process, slow, and failing on request.
+
+It prints its URL and serves until its stdin is closed, so that it cannot outlive who started it.
+
+Every API of the examples answers, besides what it is there for:
+
+PUT /faults    {"/accounts/@user13": {"status": 500}, "/accounts/@user7": {"latency": 30}}
+               from now on requests of these paths go wrong, or take so many seconds (null: they
+               are never answered)
+GET /requests  [{"method", "path", "key", "began", "status"}, ...] of all requests but these two;
+               key: its Idempotency-Key, status: null while there is no answer
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from examples.common.clock import Clock
+
+RETRY_AFTER = 1  # seconds, with a 429: HTTP knows whole ones only
+
+
+@dataclass(slots=True)
+class Seen:
+    """A request. began: seconds since the epoch."""
+
+    method: str
+    path: str
+    key: str | None
+    began: float
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    body: Any
+    headers: Mapping[str, str] | None = None
+
+
+class API(ThreadingHTTPServer):
+    """Subclasses say how long a request takes, and what is answered.
+
+    most: how many requests it works on at a time; what is above that is answered 429.
+    """
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, clock: Clock, most: int = 1000) -> None:
+        super().__init__(("127.0.0.1", 0), _Exchange)
+        self.clock = clock
+        self._most = most
+        self._lock = threading.Lock()
+        self._working = 0
+        self._seen: list[Seen] = []
+        self._faults: dict[str, dict[str, Any]] = {}
+        self._never = threading.Event()
+
+    def latency(self, method: str, path: str) -> float:
+        """Seconds of the scenario."""
+        raise NotImplementedError
+
+    def reply(self, method: str, path: str, body: Any) -> Reply:
+        raise NotImplementedError
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def exchange(self, method: str, path: str, key: str | None, body: Any) -> Reply:
+        """From a request to its reply, in its own time."""
+        match method, path:
+            case "PUT", "/faults":
+                self._faults = dict(body)
+                return Reply(200, {})
+            case "GET", "/requests":
+                with self._lock:
+                    return Reply(200, [asdict(seen) for seen in self._seen])
+        seen = Seen(method, path, key, time.time())
+        with self._lock:
+            self._seen.append(seen)
+            self._working += 1
+            too_many = self._working > self._most
+        try:
+            reply = self._too_many() if too_many else self._slowly(method, path, body)
+            seen.status = reply.status
+        finally:
+            with self._lock:
+                self._working -= 1
+        return reply
+
+    def _too_many(self) -> Reply:
+        return Reply(429, {"error": "slow down"}, {"Retry-After": str(RETRY_AFTER)})
+
+    def _slowly(self, method: str, path: str, body: Any) -> Reply:
+        fault = self._faults.get(path, {})
+        latency = fault.get("latency", self.latency(method, path))
+        if latency is None:
+            self._never.wait()
+        time.sleep(self.clock.real(latency))
+        if "status" in fault:
+            return Reply(fault["status"], {"error": "try again"})
+        return self.reply(method, path, body)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away, or was killed, is nothing to report."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    def serve(self) -> None:
+        """Until nobody holds our stdin open any more."""
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        sys.stdout.write(self.url + "\n")
+        sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.stdin.read()
+
+
+class _Exchange(BaseHTTPRequestHandler):
+    server: API
+
+    def do_GET(self) -> None:
+        self._exchange()
+
+    def do_POST(self) -> None:
+        self._exchange()
+
+    def do_PUT(self) -> None:
+        self._exchange()
+
+    def _exchange(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        body = json.loads(self.rfile.read(length)) if length else None
+        key = self.headers.get("Idempotency-Key")
+        reply = self.server.exchange(self.command, self.path, key, body)
+        text = json.dumps(reply.body).encode()
+        self.send_response(reply.status)
+        for name, value in {"Content-Type": "application/json", **(reply.headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: /requests tells."""

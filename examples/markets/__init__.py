@@ -1,0 +1,1 @@
+"""Predictions for 20 markets: several slow API calls each, then rows in a table."""

@@ -1,0 +1,72 @@
+"""How many connections the handlers' pool has open and how many are in use, as the server tells."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import psycopg
+
+from worker.url import DatabaseURL
+
+EVERY = 0.01  # seconds between two samples
+SAMPLE = """
+select count(*), count(*) filter (where state <> 'idle')
+  from pg_stat_activity
+ where datname = current_database() and application_name = 'duerow handler'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """most_open, most_used: connections. use: the mean share of `size` that was inside a
+    transaction."""
+
+    size: int
+    samples: int
+    most_open: int
+    most_used: int
+    use: float
+
+
+class PoolWatch:
+    """Samples while the block runs. size: of the pool."""
+
+    def __init__(self, url: DatabaseURL, size: int) -> None:
+        self._url = url
+        self._size = size
+        self._samples: list[tuple[int, int]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PoolWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def found(self) -> PoolUse:
+        used = [used for _, used in self._samples]
+        return PoolUse(
+            self._size,
+            len(self._samples),
+            max(opened for opened, _ in self._samples),
+            max(used),
+            sum(used) / len(used) / self._size,
+        )
+
+    def _watch(self) -> None:
+        with psycopg.connect(self._url.psycopg_conninfo(), autocommit=True) as connection:
+            while not self._ended.wait(EVERY):
+                row: Any = connection.execute(SAMPLE).fetchone()
+                self._samples.append((row[0], row[1]))

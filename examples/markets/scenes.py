@@ -1,0 +1,158 @@
+"""What the example shows, a scene each. A scene fills the table, waits and tells figures.
+
+Times are seconds of the scenario, as the database's log of attempts has them: a run counts as ended
+when its result is committed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from examples.common.crew import LOOK, Crew, Member
+from examples.common.ideal import ends, ideal
+from examples.common.stage import Stage
+from examples.markets.api import OUTCOMES, seconds
+from examples.markets.market import TIMEOUT
+from examples.markets.pool import PoolUse, PoolWatch
+from examples.markets.table import Markets, Run
+
+API = "examples.markets.api"
+APPS = {"async def": "examples.markets.app:app", "def": "examples.markets.threads:app"}
+WAYS = tuple(APPS)
+MARKETS = 20
+LEAD = 1.0  # real seconds from filling the table to the first due time
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """missing: markets without exactly their predictions."""
+
+    slots: int
+    seconds: float
+    ideal: float
+    one_by_one: float
+    missing: int
+    pool: PoolUse
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """late: real seconds from the timeout of the market that hangs until its slot was free: a
+    thread that blocks is given a moment to end. seconds, ideal: of the others."""
+
+    late: float
+    outcome: str
+    error: str | None
+    seconds: float
+    ideal: float
+    others: int
+    pool: PoolUse
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Predictions of one market: written by the session that was killed, there after the kill, and
+    there once it has run again. claimed: whether it still was after the kill. outcomes: of its
+    attempts."""
+
+    written: int
+    after: int
+    again: int
+    outcomes: Sequence[str]
+    claimed: bool
+
+
+class Scenes:
+    """way: a key of APPS, each time."""
+
+    def __init__(self, stage: Stage, crew: Crew, markets: Markets) -> None:
+        self._clock = stage.clock
+        self._url = stage.url
+        self._crew = crew
+        self._markets = markets
+
+    def worker(self, way: str, slots: int, pool: int) -> Member:
+        """One more, at work."""
+        size = ("--concurrency", str(slots), "--pool-size", str(pool))
+        member = self._crew.start(APPS[way], *LOOK, *size)
+        self._crew.until(lambda: self._markets.registered(member.name))
+        return member
+
+    def speed(self, way: str, slots: int = 3, pool: int = 3) -> Speed:
+        """All markets fall due at once."""
+        worker = self.worker(way, slots, pool)
+        due = self._markets.seed(MARKETS, LEAD)
+        durations = [seconds(market) for market in range(1, MARKETS + 1)]
+        least = ideal(durations, slots)
+        with PoolWatch(self._url, pool) as watch:
+            runs = self._ended(due, MARKETS, least)
+        self._crew.stop(worker)
+        counts = self._markets.predictions().values()
+        return Speed(
+            slots,
+            self._clock.told(runs[-1].ended),
+            least,
+            sum(durations),
+            sum(count != len(OUTCOMES) for count in counts),
+            watch.found,
+        )
+
+    def hang(self, way: str, slots: int = 3, pool: int = 3, hangs: int = 7) -> Hang:
+        """One market's news are never answered."""
+        self._crew.faults({f"/markets/M{hangs}/news": {"latency": None}})
+        worker = self.worker(way, slots, pool)
+        due = self._markets.seed(MARKETS, LEAD)
+        durations = [seconds(market) for market in range(1, MARKETS + 1)]
+        durations[hangs - 1] = TIMEOUT
+        with PoolWatch(self._url, pool) as watch:
+            runs = self._ended(due, MARKETS, ideal(durations, slots))
+        self._crew.stop(worker)
+        self._crew.faults({})
+        others = [run for run in runs if run.market != hangs]
+        [hung] = [run for run in runs if run.market == hangs]
+        ended = ends(durations, slots)
+        return Hang(
+            hung.seconds - self._clock.real(TIMEOUT),
+            hung.outcome,
+            hung.error,
+            self._clock.told(others[-1].ended),
+            max(ended[: hangs - 1] + ended[hangs:]),
+            len(others),
+            watch.found,
+        )
+
+    def kill(self, way: str) -> Kill:
+        """A worker is killed between its predictions and the row's completion.
+
+        Whoever locks the row of the market holds up its completion, not the predictions.
+        """
+        worker = self.worker(way, 1, 1)
+        due = self._markets.seed(1, LEAD)
+        written = self._markets.written()
+        self._crew.until(lambda: self._markets.claimed(1))
+        with psycopg.connect(self._url.psycopg_conninfo()) as lock:
+            lock.execute("select from example_markets.markets where id = 1 for no key update")
+            backend = self._crew.until(self._markets.waiting, self._clock.real(15))
+            before = self._markets.written() - written
+            self._crew.kill(worker)
+            lock.rollback()
+        self._crew.until(lambda: not self._markets.alive(backend))
+        after, claimed = self._markets.predictions()[1], self._markets.claimed(1)
+        second = self.worker(way, 1, 1)
+        runs = self._ended(due, 2, 15)
+        self._crew.stop(second)
+        again = self._markets.predictions()[1]
+        return Kill(before, after, again, [run.outcome for run in runs], claimed)
+
+    def _ended(self, due: dt.datetime, wanted: int, expected: float) -> list[Run]:
+        """The runs since `due`, once they are so many."""
+
+        def found() -> list[Run] | None:
+            runs = self._markets.runs(due)
+            return runs if len(runs) >= wanted else None
+
+        return self._crew.until(found, self._clock.real(expected))
