@@ -341,6 +341,14 @@ def test_a_claim_that_reads_the_whole_table(t: Connection, db_url: str) -> None:
     assert "the claim sorts all that is due before it takes the first row" in answer.err
 
 
+def test_a_claim_on_a_table_that_was_not_adopted(pg: Connection, db_url: str) -> None:
+    pg.execute(MADE)
+    answer = tables(db_url, "explain", "t", "--due", "due_at")
+    assert answer.code == 8
+    assert answer.err.startswith("public.t lacks duerow_owner, duerow_token,")
+    assert answer.err.endswith("next: worker tables add t --key id --due due_at --name t\n")
+
+
 def test_a_claim_that_another_index_serves(t: Connection, db_url: str) -> None:
     t.execute(
         "drop index duerow_due_t; create index mine on t ((case when duerow_held_for = due_at"

@@ -168,7 +168,7 @@ def explain(
         [spec] = _specs(connection, (source,), given)
         inspection = _inspection(connection)
         described = inspection.describe(spec)
-        _refuse(spec, described)
+        _refuse(spec, described, adopted=True)
         plan, faults = inspection.explain(spec, described, limit, analyze=analyze)
     if as_json:
         record = {"source": spec.name, "indexes": plan.indexes, "cost": plan.cost}
@@ -258,11 +258,15 @@ def _inspection(connection: Connection) -> Inspection:
     return Inspection(connection, lambda spec, table: Rows(spec, table, spec.columns).claim_sql)
 
 
-def _refuse(spec: TableSpec, described: Description) -> None:
-    """Raises TableUnfit for the last reason, having said the others."""
+def _refuse(spec: TableSpec, described: Description, *, adopted: bool = False) -> None:
+    """Raises TableUnfit for the last reason, having said the others. adopted: it must have the
+    bookkeeping columns too."""
+    from worker.tables.gaps import gaps
     from worker.tables.refusals import refusals
 
     reasons = refusals(spec, described)
+    if adopted and not reasons:
+        reasons = [gap for gap in gaps(spec, described) if gap.about == "columns"]
     for reason in reasons[:-1]:
         say(str(reason), error=True)
     for reason in reasons[-1:]:
