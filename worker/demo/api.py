@@ -102,26 +102,18 @@ class Faults:
 
 
 class Payments(ThreadingHTTPServer):
-    """The server; its threads end with the process.
-
-    latency: seconds, evenly spread between the two. retry_after: seconds, with a 429.
-    """
+    """The server; its threads end with the process. latency: seconds, evenly spread between."""
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(
-        self,
-        ledger: Ledger,
-        faults: Faults,
-        latency: tuple[float, float] = LATENCY,
-        retry_after: float = RETRY_AFTER,
+        self, ledger: Ledger, faults: Faults, latency: tuple[float, float] = LATENCY
     ) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.ledger = ledger
         self.faults = faults
         self.latency = latency
-        self.retry_after = retry_after
 
     @property
     def url(self) -> str:
@@ -152,9 +144,13 @@ class Request(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         ledger = self.server.ledger
-        ledger.count("requests")
         key = self.headers.get("Idempotency-Key")
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        length = int(self.headers.get("Content-Length", 0))
+        text = self.rfile.read(length)
+        if len(text) < length:
+            return  # its sender was killed on the way
+        ledger.count("requests")
+        body = json.loads(text)
         if self.path != "/charges" or not key:
             self._answer(400, {"error": "POST /charges with an Idempotency-Key"})
             return
@@ -166,8 +162,7 @@ class Request(BaseHTTPRequestHandler):
             case "503":
                 self._answer(503, {"error": "try again"})
             case "429":
-                pause = str(self.server.retry_after)
-                self._answer(429, {"error": "slow down"}, {"Retry-After": pause})
+                self._answer(429, {"error": "slow down"}, {"Retry-After": str(RETRY_AFTER)})
             case "reset before the charge":
                 self._reset()
             case "reset after the charge":

@@ -10,9 +10,8 @@ import psycopg
 from psycopg import sql
 
 from worker.demo.app import charge
-from worker.sources.rows import Rows
+from worker.tables.catalog import describe
 from worker.tables.gaps import add_command
-from worker.tables.inspection import Inspection
 from worker.tables.plan import Planner
 from worker.tables.probe import deparsed
 from worker.tables.spec import TableSpec
@@ -53,18 +52,8 @@ class Donations:
         return dict(self._connection.execute(self.filled(FILL), [rows]).fetchall())
 
     def adopt(self) -> tuple[str, Plan]:
-        """Runs what `worker tables add --sql` would print: the command, and what it does."""
-        spec = self._spec()
-        inspection = Inspection(
-            self._connection, lambda spec, table: Rows(spec, table, spec.columns).claim_sql
-        )
-        described = inspection.describe(spec)
-        plan = Planner(spec, described, listing=lambda _: ()).to_add(
-            deparsed(self._connection, spec, described)
-        )
-        for statement in _statements(plan):
-            self._connection.execute(statement.encode())
-        return add_command(spec), plan
+        """See below."""
+        return adopt(self._connection, self._spec())
 
     def drop(self) -> None:
         """With all that adopting it has left. What was attempted stays on record."""
@@ -82,6 +71,19 @@ class Donations:
         assert charge.handler.table is not None
         table = f"{self.schema}.donations"
         return dataclasses.replace(charge.handler.table.spec, name=self.schema, table=table)
+
+
+def adopt(connection: psycopg.Connection[Any], spec: TableSpec) -> tuple[str, Plan]:
+    """Runs what `worker tables add --sql` would print: the command, and what it does.
+
+    connection: autocommit. The table must be one that `worker tables add` would not refuse.
+    """
+    described = describe(connection, spec.table)
+    planner = Planner(spec, described, listing=lambda _: ())
+    plan = planner.to_add(deparsed(connection, spec, described))
+    for statement in _statements(plan):
+        connection.execute(statement.encode())
+    return add_command(spec), plan
 
 
 def _statements(plan: Plan) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Charge donations on schedule, never twice, over a payments API that fails."""
