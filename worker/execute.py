@@ -41,7 +41,8 @@ from worker.outcome import (
 from worker.registry import Adopted, Handler, Registry
 from worker.retry import PermanentError, RetryPolicy
 from worker.row import Row
-from worker.sessions import Sessions
+from worker.seat import Seat
+from worker.sessions import Sessions, still_open
 from worker.source import Settlement, Source
 from worker.threads import Abandoned, Threads
 from worker.transition import decide, spent
@@ -74,6 +75,7 @@ class Run:
     task: asyncio.Task[None] | None = None
     reason: Reason | None = None
     settled: bool = False
+    seat: Seat | None = None
     patience: asyncio.TimerHandle | None = None
 
     @property
@@ -206,15 +208,17 @@ class Executor:
         assert signature.session is not None
         assert signature.session_kind is not None
         settlement: Settlement
+        run.seat = Seat()
         if run.handler.is_async:
             async with contextlib.AsyncExitStack() as stack:
-                open_ = partial(self._open, stack, signature.session_kind)
+                open_ = partial(self._open, stack, signature.session_kind, run.seat)
                 given = Lazy(open_, is_async=True) if signature.lazy else await open_()
                 arguments[signature.session] = given
                 answer = self._read(run, await run.handler.function(**arguments))
                 session = given.close() if signature.lazy else given
                 if session is None:
                     return answer
+                still_open(signature.session_kind, session)
                 settlement = self._settlement(run, answer)
                 await converse(session, self._settling(settlement))
         else:
@@ -229,8 +233,8 @@ class Executor:
             self._committed(settlement)
         return None
 
-    async def _open(self, stack: contextlib.AsyncExitStack, kind: str) -> Any:
-        return await stack.enter_async_context(self._sessions.open(kind))
+    async def _open(self, stack: contextlib.AsyncExitStack, kind: str, seat: Seat) -> Any:
+        return await stack.enter_async_context(self._sessions.open(kind, seat))
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
         """On a thread; a handler that can see that it is cancelled has a moment to do so."""
@@ -243,7 +247,7 @@ class Executor:
         assert signature.session is not None
         assert signature.session_kind is not None
         with contextlib.ExitStack() as stack:
-            manager = self._sessions.open_in_thread(signature.session_kind)
+            manager = self._sessions.open_in_thread(signature.session_kind, run.seat or Seat())
             open_ = partial(stack.enter_context, manager)
             given = Lazy(open_, is_async=False) if signature.lazy else open_()
             arguments[signature.session] = given
@@ -251,6 +255,7 @@ class Executor:
             session = given.close() if signature.lazy else given
             if session is None:
                 return answer
+            still_open(signature.session_kind, session)
             settlement = self._settlement(run, answer)
             converse(session, self._settling(settlement))
         return settlement
@@ -285,6 +290,8 @@ class Executor:
     def _read_error(self, run: Run, error: BaseException) -> Answer | None:
         """What a handler raised, in the light of why it may have been asked to end."""
         if isinstance(error, Abandoned) and not run.settled:
+            if run.seat is not None:
+                run.seat.cut()
             self._events.emit(RowAbandoned(run.row, run.seconds))
         match run.reason:
             case "timeout":
