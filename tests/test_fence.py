@@ -92,7 +92,7 @@ class Table:
                 *(["E"], ["m"], ["f"], ["t"]),
             )
         assert len(rows) <= 1
-        return [row[0] for row in rows] == [key]
+        return rows == [(key, False)]
 
     def confirmed(self, claim: Claim) -> list[Any]:
         key, token, owner = claim
@@ -349,7 +349,9 @@ async def test_a_settle_that_waited_for_a_sweep_is_refused(
                     params += [["retry"], none, [0.0], [0], [1], none, none, none, none]
                 settling = asyncio.create_task(other.fetch(statement(verb), *params))
                 await waits_for_a_lock(db_url)
-            assert await settling == []
+            # To its snapshot the row is ours still: it asks again, and finds that it is not.
+            assert [tuple(row) for row in await settling] == [(claim[0], True)]
+            assert await other.fetch(statement(verb), *params) == []
             assert table.ask("select owner from worker.jobs") is None
             assert table.ask("select count(*) from worker.jobs_finished") == 0
             table.run_only("update worker.jobs set due_at = now()")

@@ -6,15 +6,18 @@
 --        $7 int[] attempts given back (1 for snooze and release, and where the handler was not run), $8 int[] run times in ms (null: the
 --        handler never started, nothing is recorded), $9 text[] error types, $10 text[] messages,
 --        $11 text[] fingerprints, $12 text[] tracebacks.
--- gives  the ids whose claim was still ours.
+-- gives  the ids whose claim was still ours, and busy: true for those to be sent again (see done.sql).
 -- missing rows: the claim was lost; nothing was written for it.
 --
 -- In a handler's own session now() is when its transaction began, before the handler ran: the times
 -- are the statement's.
-with outcome as (
+with given as (
     select * from unnest($1::bigint[], $2::bigint[], $4::text[], $5::timestamptz[], $6::float8[], $7::integer[],
                          $8::integer[], $9::text[], $10::text[], $11::text[], $12::text[])
            as o(id, token, outcome, next_at, delay, refund, run_ms, error_type, message, fingerprint, traceback)
+), outcome as (
+    select o.*, ours.place
+      from given o
      cross join lateral (  -- one probe per id whatever the statistics say: see done.sql
         select w.ctid as place from worker.jobs w
          where w.id = o.id and w.token = o.token and w.owner = $3
@@ -57,5 +60,15 @@ with outcome as (
     select count(pg_notify('duerow', queue)) as notifications
       from (select distinct queue from kept where outcome = 'released') freed
 )
-select ended.id
-  from (select id from kept union all select id from gone) ended, woken;
+select ended.id, false as busy
+  from (select id from kept union all select id from gone) ended, woken
+union all
+select o.id, true
+  from given o
+ cross join lateral (
+    select from worker.jobs w
+     where w.id = o.id and w.token = o.token and w.owner = $3
+     limit 1) ours
+ where (select count(*) from kept) + (select count(*) from gone) < cardinality($1::bigint[])
+   and not exists (select from kept where kept.id = o.id)
+   and not exists (select from gone where gone.id = o.id);

@@ -70,7 +70,7 @@ class Jobs:
         return statements
 
     def busy(self, record: Any) -> bool:
-        return False  # nobody but workers writes them
+        return bool(record[1])
 
     def confirm(self, worker: int, batch: Sequence[Settlement]) -> Statement:
         keys = [s.row.key for s in batch]
