@@ -1,8 +1,9 @@
 """Housekeeping, done by whichever replica gets to it.
 
 Each chore runs in one transaction that begins with a try-lock and a look whether it is due: at
-most one replica does it, and one that freezes loses the lock with its transaction. No lock
-outlives a transaction, so it works behind a transaction pooler too.
+most one replica does it, and one that freezes loses the lock with its transaction, which the others
+end when the chore is overdue. No lock outlives a transaction, so it works behind a transaction
+pooler too.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class Chores:
             await connection.execute(_BOUNDS)
             begin = statement("chores/begin")
             if not await connection.fetch(begin, chore.name, chore.every, self._worker()):
+                await connection.fetch(statement("chores/depose"), chore.name, chore.every)
                 return
             result = await chore.run(connection)
             await connection.execute(statement("chores/end"), chore.name, result)
