@@ -11,7 +11,8 @@ ARGS   ?=
 VERSIONS ?= 16 18
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -q
+# One that was killed is not started again: the run would wait for it for ever.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -q
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format schema lock bench chaos versions clean
