@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -229,6 +230,22 @@ def test_a_card_that_is_declined_is_declined_always() -> None:
         assert [post(address, "a", body)[0] for _ in range(2)] == [402, 402]
     told = ledger.told()
     assert (told["declined"], told["charges"]) == (2, [])
+
+
+def test_a_client_that_is_killed_on_the_way_is_nothing_to_report(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ledger = Ledger()
+    with payments(ledger, Faults(0)) as address:
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(
+                b"POST /charges HTTP/1.0\r\nIdempotency-Key: a\r\nContent-Length: 9\r\n\r\n{"
+            )
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b""
+    assert (ledger.told()["requests"], ledger.told()["charges"]) == (0, [])
+    assert capsys.readouterr().err == ""
 
 
 def test_an_api_that_forgets_keys_charges_again() -> None:
