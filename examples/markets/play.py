@@ -24,7 +24,7 @@ def play(stage: Stage) -> bool:
 def _scenes(scenes: Scenes) -> Iterator[str]:
     title(f"{MARKETS} markets of 10 to 15 s, all due at once")
     found = [(way, scenes.speed(way, slots=3, pool=3)) for way in WAYS]
-    found.append(("async def", scenes.speed("async def", slots=10, pool=2)))
+    found.append(("async def", scenes.speed("async def", slots=MARKETS, pool=1)))
     yield from _speed(found)
     title("The news of one market are never answered; timeout 30 s, 3 slots")
     yield from _hang([(way, scenes.hang(way)) for way in WAYS])
