@@ -14,7 +14,7 @@ from examples.accounts.play import _overlap, _spread, _trouble
 from examples.accounts.scenes import Overlap, Spread, Trouble
 from examples.accounts.table import shared_out
 from examples.common.ideal import ends, ideal, in_batches
-from tests.cli import REPOSITORY, environment
+from tests.cli import REPOSITORY, environment, run
 from tests.told import number, tables
 
 SCALE = 0.02
@@ -73,7 +73,10 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
 
     assert "2 rounds later off by 0 us" in told
 
-    # The tables tell the same, asked without the example's own code.
+    # Adopted as `worker tables add` would have, and the tables tell the same, asked without the
+    # example's own code.
+    checked = run("tables", "check", "accounts", "--database-url", db_url, cwd=REPOSITORY)
+    assert checked.code == 0, checked.out
     assert pg.execute(
         "select count(*) from example_accounts.accounts where videos = 5 + id * 10 % 37"
     ).fetchone() == (10,)

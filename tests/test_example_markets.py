@@ -12,7 +12,7 @@ from examples.markets.api import seconds
 from examples.markets.play import _hang, _kill, _speed
 from examples.markets.pool import PoolUse
 from examples.markets.scenes import Hang, Kill, Speed
-from tests.cli import REPOSITORY, environment
+from tests.cli import REPOSITORY, environment, run
 from tests.told import number, tables
 
 SCALE = 0.02
@@ -65,7 +65,10 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
             "run again: 3 there (attempts: crashed, done)"
         ) in told
 
-    # The tables tell the same, asked without the example's own code.
+    # Adopted as `worker tables add` would have, and the tables tell the same, asked without the
+    # example's own code.
+    checked = run("tables", "check", "markets", "--database-url", db_url, cwd=REPOSITORY)
+    assert checked.code == 0, checked.out
     assert pg.execute(
         "select market_id, count(*), sum(probability) from example_markets.predictions group by 1"
     ).fetchall() == [(1, 3, 1)]
