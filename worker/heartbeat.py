@@ -139,7 +139,7 @@ class Heartbeat:
             for source in self._sources:
                 with suppress(psycopg.errors.DatabaseError):  # its table is locked, say: the others
                     self._send(*source.abandon(self.worker))
-            self._send(statement("workers/stop"), [self.worker])
+            self._send(statement("workers/stop"), [self.worker, self._status()[1]])
         finally:
             os._exit(self._exit_code)
 

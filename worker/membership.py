@@ -15,5 +15,5 @@ async def register(link: Link, **worker: Any) -> int:
     return int(record["id"])
 
 
-async def stop(link: Link, worker: int) -> None:
-    await link.fetch(statement("workers/stop"), worker)
+async def stop(link: Link, worker: int, settled: int) -> None:
+    await link.fetch(statement("workers/stop"), worker, settled)
