@@ -26,8 +26,9 @@ def test_donations_are_charged_once_whatever_happens(
 ) -> None:
     table = Table(pg)
     assert table.create().startswith("worker tables add example_donations.donations ")
-    with Crew(DatabaseURL.parse(db_url), CLOCK, "examples.donations.api") as crew:
-        scenes = Scenes(crew, table, CLOCK)
+    url = DatabaseURL.parse(db_url)
+    with Crew(url, CLOCK, "examples.donations.api") as crew:
+        scenes = Scenes(crew, table, CLOCK, url)
         scenes.start()
         first, second = scenes.speed(100)
         assert (first.once, second.once, second.new_keys) == (100, 100, 100)
@@ -39,6 +40,8 @@ def test_donations_are_charged_once_whatever_happens(
         assert trouble.recovery.rows > 50
         assert trouble.outcomes["done"] == 980
         assert {wait.attempt for wait in trouble.waits if wait.outcome == "retry"} >= {1, 2}
+
+        assert scenes.by_hand() == (20, 20)
 
         memory = scenes.memory(10_000, until=0.1)
         assert len(memory.peaks) == REPLICAS

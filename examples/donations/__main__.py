@@ -27,10 +27,11 @@ def play(stage: Stage) -> bool:
     found = Table(stage.connection)
     say(f"adopted by what this prints: {found.create()} --sql")
     with Crew(stage.url, stage.clock, "examples.donations.api") as crew:
-        scenes = Scenes(crew, found, stage.clock)
+        scenes = Scenes(crew, found, stage.clock, stage.url)
         scenes.start()
         problems = show_speed(scenes.speed())
         problems += show_trouble(scenes.trouble())
+        problems += show_by_hand(*scenes.by_hand())
         problems += show_memory(scenes.memory())
         crew.stop_all()
     say()
@@ -104,6 +105,14 @@ def show_trouble(found: Trouble) -> list[str]:
         ],
     )
     return found.problems
+
+
+def show_by_hand(declined: int, charged: int) -> list[str]:
+    say(
+        f"\nThe {declined} donors give another card, and: worker rows retry donations"
+        f" --error-type Declined\n{charged} of {declined} are charged exactly once."
+    )
+    return [] if charged == declined else [f"{declined - charged} were not charged with a new card"]
 
 
 def show_memory(found: Memory) -> list[str]:

@@ -14,10 +14,11 @@ from uuid import UUID
 from tenacity import retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from examples.common.clock import Clock
-from worker import App, Context, PermanentError, RetryPolicy
+from worker import App, Context, PermanentError, Redrive, RetryPolicy
 from worker.demo.app import post
 
-MONTH = 30 * 86_400.0
+DAY = 86_400.0
+MONTH = 30 * DAY
 
 clock = Clock.from_environment()
 app = App()
@@ -41,7 +42,8 @@ class Unavailable(Exception):
 
 
 class Declined(PermanentError):
-    """The card does not pay: the row is dead at once, until somebody looks at it."""
+    """The card does not pay: the row is dead at once. It is run again a day later, three days long,
+    or when somebody says so; by then the donor may have given another card."""
 
 
 class Refused(PermanentError):
@@ -65,6 +67,7 @@ BY_CLASS = RetryPolicy(
     every=clock.real(MONTH),
     timeout=clock.real(30),
     retry=BY_CLASS,
+    redrive=Redrive(after=clock.real(DAY), times=3),
 )
 def charge(donation: Donation, context: Context) -> None:
     """A plain `def` runs in a thread and may block. When it returns, the donation is due again in a

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +21,7 @@ from examples.donations.api import LATENCY
 from examples.donations.table import Count, Recovery, Table, Wait
 from worker.demo.figures import charged_once
 from worker.errors import DuerowError
+from worker.url import DatabaseURL
 
 APP = "examples.donations.app:app"
 REPLICAS = 4
@@ -108,7 +112,8 @@ class Memory:
 
 
 class Scenes:
-    def __init__(self, crew: Crew, table: Table, clock: Clock) -> None:
+    def __init__(self, crew: Crew, table: Table, clock: Clock, url: DatabaseURL) -> None:
+        self._url = url
         self._crew = crew
         self._table = table
         self._clock = clock
@@ -168,6 +173,24 @@ class Scenes:
             self._table.double_starts(),
             self._clock.told(self._table.ends(due)[-1]),
         )
+
+    def by_hand(self) -> tuple[int, int]:
+        """The donors whose card was declined give another, and somebody retries the dead rows: how
+        many those are, and how many of them the API has charged then, exactly once."""
+        declined = self._table.declined()
+        due = self._table.due()
+        self._table.new_cards()
+        retry = ["rows", "retry", "donations", "--error-type", "Declined", "--yes"]
+        environment = {**os.environ, "DUEROW_DATABASE_URL": self._url.unmasked()}
+        subprocess.run(
+            [sys.executable, "-m", "worker", *retry, "--reason", "other cards"],
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        self._until(lambda: self._table.count(due).charged, self._table.count(due).rows)
+        charges = Counter(one["donation"] for one in self._ledger()["charges"])
+        return len(declined), sum(charges[donation] == 1 for donation in declined)
 
     def memory(self, donations: int = 10_000, until: float = 1.0) -> Memory:
         """All of them due at once, for fresh workers. until: the share that is waited for."""

@@ -142,6 +142,17 @@ class Table:
         assert isinstance(moment, dt.datetime)
         return moment
 
+    def due(self) -> dt.datetime:
+        """The first due time of all."""
+        [(moment,)] = self._all("select min(next_charge_at) from example_donations.donations", None)
+        assert isinstance(moment, dt.datetime)
+        return moment
+
+    def new_cards(self) -> None:
+        """The owner's own update."""
+        update = "update example_donations.donations set card = %s where card = %s"
+        self._connection.execute(update.encode(), [PAYS, DECLINED])
+
     def declined(self) -> set[str]:
         """The donations whose card does not pay."""
         query = "select id::text from example_donations.donations where card = %s"
