@@ -167,7 +167,8 @@ class Worker:
         """The sources of the rows that this app has handlers for. Raises what is wrong with an
         adopted table, before anything is claimed."""
         sources: list[Source] = [Jobs(self._pairs)] if self._pairs else []
-        tables = [handler for handler in self._app.registry if handler.table is not None]
+        handlers = [handler for handler in self._app.registry if handler.queue in self.queues]
+        tables = [handler for handler in handlers if handler.table is not None]
         if tables:
             connection = await connect(self._url, timeout=self._settings.connect_timeout)
             try:
@@ -176,6 +177,12 @@ class Worker:
                 await connection.close(timeout=2)
             refuse_shared(rows)
             sources += rows
+        if not sources:
+            raise UsageError(
+                f"no handler serves the queues {', '.join(self.queues)}",
+                why=f"the app's handlers name {', '.join(self._app.registry.queues)}",
+                hint="leave --queues out, or name some of these",
+            )
         return sources
 
     def _assemble(self, server: Server, sources: list[Source]) -> None:
@@ -448,7 +455,7 @@ class Worker:
             for source in self._by_name.values():
                 sql, params = source.abandon(worker)
                 await self._claim_link.fetch(sql, *params)
-        await membership.stop(self._claim_link, worker)
+        await membership.stop(self._claim_link, worker, self._settler.settled)
 
 
 def _rules(app: App, settings: Settings) -> list[Rule]:
