@@ -59,6 +59,26 @@ async def test_a_key_of_each_type(db_url: str, apg: asyncpg.Connection, kind: st
     assert sorted(await row_keys(apg)) == sorted(texts)
 
 
+async def test_composite_keys_with_commas_stay_apart(db_url: str, apg: asyncpg.Connection) -> None:
+    """Their texts differ, and with them the idempotency keys."""
+    app, keys = App(), set[str]()
+
+    @app.rows("things", key=("a", "b"), due="next_at")
+    async def thing(row: dict[str, Any], context: Context) -> None:
+        keys.add(context.idempotency_key)
+
+    await apg.execute(
+        "create table things (a text, b text, next_at timestamptz, primary key (a, b))"
+    )
+    await adopt(apg, "things")
+    await apg.execute(
+        "insert into things values ('a,b', 'c', now()), ('a', 'b,c', now()), ('a\\', 'b', now())"
+    )
+    await drained(app, db_url)
+    assert sorted(await row_keys(apg)) == ["a,b\\,c", "a\\,b,c", "a\\\\,b"]
+    assert len(keys) == 3
+
+
 async def test_a_composite_key(db_url: str, apg: asyncpg.Connection) -> None:
     await apg.execute(
         "create table things (n int, org text, made_at timestamptz, next_at timestamptz,"

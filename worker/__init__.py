@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.context import Context
     from worker.errors import DuerowError, PayloadInvalid
     from worker.job import Job
+    from worker.lazy import Lazy
     from worker.outcome import Cancel, Dead, Retry, Snooze
     from worker.producer import Enqueued, enqueue, enqueue_many
     from worker.redrive import Redrive
@@ -34,6 +35,7 @@ __all__ = [
     "DuerowError",
     "Enqueued",
     "Job",
+    "Lazy",
     "PayloadInvalid",
     "PermanentError",
     "Redrive",
@@ -52,6 +54,7 @@ _HOMES = {
     "context": ("Context",),
     "errors": ("DuerowError", "PayloadInvalid"),
     "job": ("Job",),
+    "lazy": ("Lazy",),
     "producer": ("Enqueued", "enqueue", "enqueue_many"),
     "outcome": ("Cancel", "Dead", "Retry", "Snooze"),
     "redrive": ("Redrive",),

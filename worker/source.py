@@ -60,6 +60,10 @@ class Source(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def orphans_every(self) -> float:
+        """Seconds between two searches for rows whose owner is no live worker."""
+
     async def claim(
         self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
     ) -> list[Row]:

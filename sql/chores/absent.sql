@@ -16,4 +16,4 @@ with stale as (
 select id, name, true as newly from stale
 union all
 select id, name, false from worker.workers
- where coalesce(gone_at, stopped_at) > now() - interval '3 minutes';
+ where coalesce(gone_at, stopped_at) > now() - greatest(lease, interval '3 minutes');

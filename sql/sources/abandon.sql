@@ -19,6 +19,6 @@ with held as (
     select {name}, row_key, {name}, {name}, tenant, attempt, token, $1, 'released', 'grace passed while the handler ran'
       from freed
 ), woken as (
-    select count(pg_notify('duerow', {name})) as notifications from (select from freed limit 1) some
+    select count(pg_notify('duerow', {name})) as notifications from (select from freed limit 1) first
 )
 select count(*) as released from freed, woken;

@@ -19,6 +19,7 @@ class Jobs:
     """
 
     name = "jobs"
+    orphans_every = 600.0  # it reads the whole table
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
         self._queues = [queue for queue, _ in pairs]

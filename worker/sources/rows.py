@@ -43,6 +43,8 @@ class Rows:
     reads: the columns handed to the handler.
     """
 
+    orphans_every = 60.0  # it walks over what is due
+
     def __init__(self, spec: TableSpec, layout: Layout, reads: Sequence[str]) -> None:
         self.name = spec.name
         self.oid = layout.oid
@@ -302,7 +304,8 @@ def _matches(
 
 def _as_text(table: str, columns: Sequence[sql.Identifier], types: Sequence[str]) -> sql.Composable:
     """The key as one text, which worker.attempts knows the row by. The same in every session: a
-    time is told in UTC."""
+    time is told in UTC. Columns are joined by commas; one inside a column gets a backslash, or two
+    rows would share a text, and with it an idempotency key."""
     texts = [
         sql.SQL(
             "({}.{} at time zone 'UTC')::text || '+00'"
@@ -313,7 +316,10 @@ def _as_text(table: str, columns: Sequence[sql.Identifier], types: Sequence[str]
     ]
     if len(texts) == 1:
         return texts[0]
-    return sql.SQL("concat_ws(',', {})").format(_joined(texts))
+    escaped = [
+        sql.SQL("replace(replace({}, '\\', '\\\\'), ',', '\\,')").format(text) for text in texts
+    ]
+    return sql.SQL("concat_ws(',', {})").format(_joined(escaped))
 
 
 def key_text(table: str, columns: Sequence[str], layout: Layout) -> sql.Composable:

@@ -23,7 +23,6 @@ def cautions(spec: TableSpec, table: Description) -> list[Problem]:
         *_row_security(table),
         *_triggers(spec, table),
         *_due(spec, table),
-        *_key(spec, table),
         *_storage(table),
     ]
 
@@ -124,19 +123,6 @@ def _due(spec: TableSpec, table: Description) -> Iterator[Problem]:
                 "let the handler name times that differ, or drop the index",
                 fatal=False,
             )
-
-
-def _key(spec: TableSpec, table: Description) -> Iterator[Problem]:
-    texts = [c for c in spec.key if table.columns[c].category in ("S", "E", "U")]
-    if len(spec.key) > 1 and len([c for c in texts if table.columns[c].base != "uuid"]) > 1:
-        yield Problem(
-            "key",
-            f"the key ({', '.join(spec.key)}) of {table.written} has several columns of text",
-            "in worker.attempts a key is its columns joined by commas: with commas in them two "
-            "keys may read alike",
-            "keep commas out of them, or name a key of one column",
-            fatal=False,
-        )
 
 
 def _storage(table: Description) -> Iterator[Problem]:
