@@ -288,7 +288,7 @@ async def test_cancel_stops_a_row_that_runs(db_url: str, apg: asyncpg.Connection
     async def charge(donation: Donation) -> None:
         await asyncio.sleep(3600)
 
-    async with running(app, db_url) as worker:
+    async with running(app, db_url, lease=60) as worker:  # it must not need its next heartbeat
         await until(lambda: worker.seen.of(RowStarted))
         assert cli("rows", "list", "donations", "--state", "running").rows[0]["key"] == "1"
         assert "worker rows cancel donations 1" in cli("rows", "retry", "donations", "1").err

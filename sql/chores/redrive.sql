@@ -13,7 +13,8 @@ with ripe as materialized (
      cross join lateral (
         select count(*) as count
           from worker.attempts a
-         where a.source = 'jobs' and a.row_key = f.id::text and a.outcome = 'dead') deaths
+         where a.source = 'jobs' and a.row_key = f.id::text and a.outcome = 'dead'
+           and a.ended_at >= f.created_at) deaths
      where f.state = 'dead' and f.kind = $1::text
        and f.finished_at <= now() - make_interval(secs => $2::float8)
        and deaths.count between 1 and $3::integer
@@ -32,15 +33,15 @@ with ripe as materialized (
       from wanted
         on conflict do nothing
     returning id, queue
+), moved as materialized (
+    select w.id, w.finished_at, w.count from made m join wanted w on w.id = m.id
 ), gone as (
     delete from worker.jobs_finished f
-     using wanted w
-     where f.id = w.id and f.finished_at = w.finished_at and exists (select from made m where m.id = w.id)
-    returning f.id
+     using moved m
+     where f.id = m.id and f.finished_at = m.finished_at
 ), recorded as (
     insert into worker.operator_actions (actor, action, target, reason)
-    select 'redrive rule', 'redrive', w.id::text, format('time %s of %s', w.count, $3::integer)
-      from wanted w join made m on m.id = w.id
+    select 'redrive rule', 'redrive', id::text, format('time %s of %s', count, $3::integer) from moved
 ), woken as (
     select count(pg_notify('duerow', queue)) as notifications from (select distinct queue from made) queues
 )
