@@ -1,4 +1,10 @@
-"""python -m tests.chaos [--short] [run ...]: does the runs and prints their figures."""
+"""Does the runs and prints their figures.
+
+    python -m tests.chaos [--short] [--adopted | --session] [run ...]
+
+--adopted: on a user's own table, whose user changes rows meanwhile; --session: on such a table,
+with handlers that take a session.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +13,41 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.chaos.adopted import Adopted, AdoptedInSession
 from tests.chaos.place import Place
 from tests.chaos.runs import RUNS
 from tests.chaos.scene import Violated
+from tests.chaos.workload import Jobs, Workload
 from tests.postgres import Cluster
 from worker.migrate import upgrade
 
+ON_ADOPTED = ("kills", "freezes", "restarts", "crashes")
+WORKLOADS: dict[str, type[Workload]] = {"--adopted": Adopted, "--session": AdoptedInSession}
+
 
 def main(arguments: list[str]) -> int:
-    short = "--short" in arguments
-    names = [name for name in arguments if name != "--short"] or list(RUNS)
-    if unknown := set(names) - set(RUNS):
-        _say(f"no such run: {', '.join(sorted(unknown))}; there are: {', '.join(RUNS)}")
+    flags = [argument for argument in arguments if argument.startswith("--")]
+    workload = next((WORKLOADS[flag] for flag in flags if flag in WORKLOADS), Jobs)
+    every = RUNS if workload is Jobs else ON_ADOPTED
+    names = [argument for argument in arguments if argument not in flags] or list(every)
+    if unknown := {*names} - {*every} | {*flags} - {*WORKLOADS, "--short"}:
+        _say(f"no such run: {', '.join(sorted(unknown))}; there are: {', '.join(every)}")
         return 2
-    return max([_one(name, short) for name in names])
+    return max([_one(name, workload, flags) for name in names])
 
 
-def _one(name: str, short: bool) -> int:
+def _one(name: str, workload: type[Workload], flags: list[str]) -> int:
+    run = RUNS[name]
     began = time.monotonic()
     with Cluster() as cluster, tempfile.TemporaryDirectory(prefix="duerow-chaos-") as directory:
         upgrade(cluster.url)
-        place = Place(cluster.url, Path(directory), cluster)
+        place = Place(cluster.url, Path(directory), cluster, workload)
         try:
-            figures = RUNS[name].run(place, RUNS[name].SHORT if short else RUNS[name].FULL)
+            figures = run.run(place, run.SHORT if "--short" in flags else run.FULL)
         except Violated as violated:
-            _say(violated)
+            _say(str(violated))
             return 1
-    command = f"python -m tests.chaos {name}{' --short' if short else ''}"
+    command = " ".join(["python -m tests.chaos", *flags, name])
     _say(f"{figures}\n$ {command}   # {time.monotonic() - began:.0f} s\n")
     return 0 if figures.kept else 1
 

@@ -9,7 +9,7 @@ from tests.chaos.figures import Figures
 from tests.chaos.place import Place
 from tests.chaos.scene import Scene
 
-KILLERS = ("exit", "exit_in_thread", "segfault")
+KILLERS = ("exit", "segfault")
 
 
 @dataclass(frozen=True)

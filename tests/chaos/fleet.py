@@ -64,10 +64,10 @@ class Fleet:
 
     url: str
     directory: Path
+    app: str
     slots: int = 8
     lease: float = 3.0
     grace: float = 10.0
-    app: str = "tests.chaos.handlers:app"
     settings: dict[str, object] = field(default_factory=dict)
     sql: Path | None = None  # to be read in the place of sql/
     processes: list[Process] = field(default_factory=list)
@@ -165,8 +165,10 @@ class Fleet:
         return process.wait(within)
 
     def stop_all(self, within: float | None = None) -> list[int]:
-        """SIGTERM to all that run; their exit codes."""
+        """SIGTERM to all that run, once they have started; their exit codes."""
         asked = self.running
+        for process in asked:
+            self.wait_ready(process)
         for process in asked:
             self.stop(process)
         return [self.wait_exit(process, within or self.grace + 20) for process in asked]

@@ -24,7 +24,7 @@ _directory = Path(os.environ[DIRECTORY])
 ledger = Ledger(_directory / "ledger")
 _events = os.open(_directory / "events", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 _fifth = stop_after_attempt(5)
-_soon = RetryPolicy(wait=wait_fixed(0.2))
+soon = RetryPolicy(wait=wait_fixed(0.2))
 
 app = App()
 use_broken_sql()
@@ -60,49 +60,53 @@ def note(event: Event) -> None:
     os.write(_events, (json.dumps(line) + "\n").encode())
 
 
-def _maybe_fail(context: Context, fails: int) -> None:
+def maybe_fail(context: Context, fails: int) -> None:
     if context.attempt <= fails:
         raise Flaky(f"attempt {context.attempt} of {fails} that fail")
+
+
+async def write_effect(context: Context, session: asyncpg.Connection) -> None:
+    """What must be there exactly once for every row that is done."""
+    await session.execute(
+        "insert into chaos.effects (source, key, token) values ($1, $2, $3)",
+        context.row.source,
+        str(context.row.key),
+        context.row.token,
+    )
 
 
 # -- ordinary work -----------------------------------------------------------------------------
 
 
-@app.handler("work", retry=_soon, timeout=0)
+@app.handler("work", retry=soon, timeout=0)
 async def work(context: Context, ms: float = 20, fails: int = 0) -> None:
     with ledger.run(context):
         await asyncio.sleep(ms / 1000)
-        _maybe_fail(context, fails)
+        maybe_fail(context, fails)
 
 
-@app.handler("work_in_thread", retry=_soon, timeout=0)
+@app.handler("work_in_thread", retry=soon, timeout=0)
 def work_in_thread(context: Context, ms: float = 20, fails: int = 0) -> None:
     with ledger.run(context):
         time.sleep(ms / 1000)
-        _maybe_fail(context, fails)
+        maybe_fail(context, fails)
 
 
-@app.handler("work_in_loop", retry=_soon, timeout=0)
+@app.handler("work_in_loop", retry=soon, timeout=0)
 async def work_in_loop(context: Context, ms: float = 20) -> None:
     """Blocks the event loop meanwhile."""
     with ledger.run(context):
         time.sleep(ms / 1000)  # noqa: ASYNC251 (that is the fault)
 
 
-@app.handler("work_in_session", retry=_soon, timeout=0)
+@app.handler("work_in_session", retry=soon, timeout=0)
 async def work_in_session(
     context: Context, session: asyncpg.Connection, ms: float = 20, fails: int = 0
 ) -> None:
-    """Its effect must be there exactly once for every row that is done."""
     with ledger.run(context):
-        await session.execute(
-            "insert into chaos.effects (source, key, token) values ($1, $2, $3)",
-            context.row.source,
-            str(context.row.key),
-            context.row.token,
-        )
+        await write_effect(context, session)
         await asyncio.sleep(ms / 1000)
-        _maybe_fail(context, fails)
+        maybe_fail(context, fails)
 
 
 # -- handlers that will not end ----------------------------------------------------------------
@@ -199,3 +203,6 @@ async def sys_exit(context: Context) -> None:
     """Ends its row, not the worker: it is an exception like others."""
     with ledger.run(context):
         sys.exit(72)
+
+
+KILLERS = {"exit": exit_at_once, "segfault": segfault, "sys_exit": sys_exit}

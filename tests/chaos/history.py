@@ -88,6 +88,10 @@ class History:
         """When a run surely was over: at its end, or with its process."""
         return run.ended if run.ended is not None else self.deaths.get(run.pid, float("inf"))
 
+    def overlap(self, one: Run, other: Run) -> float:
+        """Seconds for which both ran; at most 0 if they never did."""
+        return min(self.end_of(one), self.end_of(other)) - max(one.started, other.started)
+
     def tell(self, key: str) -> str:
         """All that happened to one row, in the order of time."""
         lines: list[tuple[float, str]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -31,15 +32,18 @@ class Scene:
     workload: Workload
     acknowledged: list[str] = field(default_factory=list)
     _db: psycopg.Connection[Any] | None = None
+    _others: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def at(cls, place: Place, **fleet: Any) -> Scene:
-        workers = Fleet(place.url, place.directory, sql=place.sql, **fleet)
-        scene = cls(place, workers, place.workload())
-        scene.workload.prepare(scene.db)
+        workload = place.workload()
+        workers = Fleet(place.url, place.directory, sql=place.sql, **{"app": workload.app, **fleet})
+        scene = cls(place, workers, workload)
+        scene.workload.prepare(scene.db, place.url)
         return scene
 
     def __enter__(self) -> Scene:
+        self._others.enter_context(self.workload.meddling(self.place.url))
         return self
 
     def __exit__(
@@ -49,6 +53,7 @@ class Scene:
         trace: TracebackType | None,
     ) -> None:
         self.fleet.__exit__(kind, error, trace)
+        self._others.close()
         if self._db is not None:
             self._db.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,18 @@ class Live:
 
 
 class Workload(ABC):
-    """One source of rows. Connections are in autocommit mode."""
+    """One source of rows, and the app that runs them. Connections are in autocommit mode."""
 
     source: str
+    app: str
 
-    @abstractmethod
-    def prepare(self, db: psycopg.Connection[Any]) -> None:
+    def prepare(self, db: psycopg.Connection[Any], url: str) -> None:
         """Makes the table, if it is not there, and the trigger that records its changes."""
+        db.execute(RECORD.read_bytes())
+
+    def meddling(self, url: str) -> AbstractContextManager[None]:
+        """Around the run: what others do to the table meanwhile."""
+        return nullcontext()
 
     @abstractmethod
     def load(
@@ -78,9 +84,7 @@ class Jobs(Workload):
     """The built-in table."""
 
     source = "jobs"
-
-    def prepare(self, db: psycopg.Connection[Any]) -> None:
-        db.execute(RECORD.read_bytes())
+    app = "tests.chaos.handlers:app"
 
     def load(
         self,
