@@ -36,7 +36,8 @@ def run(place: Place, size: Size) -> Figures:
         scene.fleet.until(scene.drained, 300)
         seconds = time.monotonic() - begun
         peak = _peak(worker.pid)
-        scene.fleet.stop_all()
+        scene.fleet.stop(worker)
+        scene.fleet.wait_exit(worker)
         done = scene.one("select count(*) from worker.jobs_finished where state = 'done'")
         figures.add("rows done", done, exactly=size.rows)
         figures.add("rows per second", int(size.rows / seconds))
