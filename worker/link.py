@@ -122,16 +122,23 @@ class Link:
             settings |= {
                 "idle_in_transaction_session_timeout": "30s",
                 "lock_timeout": "2s",
+                # Before our own timeout: what we have given up must not be carried out afterwards.
+                "statement_timeout": f"{self._timeout * 800:.0f}ms",
                 **self._planner,
             }
-        cache = {"statement_cache_size": 0} if self._pooled else {}
+        options: dict[str, Any] = {"command_timeout": self._timeout}
+        if self._pooled:
+            options["statement_cache_size"] = 0
+        connection = None
         try:
             connection = await connect(
-                self._url, timeout=self._connect_timeout, server_settings=settings, **cache
+                self._url, timeout=self._connect_timeout, server_settings=settings, **options
             )
             if self._on_connect is not None:
                 await self._on_connect(connection)
         except Exception as error:
+            if connection is not None:
+                connection.terminate()
             raise self._judge(error) from error
         if self._down_since is not None:
             self._outage.over(self.name, time.monotonic() - self._down_since)
@@ -160,8 +167,8 @@ class Link:
         """LinkDown for whatever may pass; the error itself where our own data is at fault."""
         if isinstance(error, LinkDown) or _is_ours(error):
             return error
-        if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
-            return error  # TimeoutError is an OSError
+        if not isinstance(error, _TROUBLE):
+            return error
         self._failures += 1
         if not isinstance(error, asyncpg.PostgresError) or _ends_session(error):
             self._drop()
@@ -177,6 +184,11 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+# asyncpg's InternalClientError is what it may say on a connection whose backend was terminated:
+# "cannot switch to state 12". TimeoutError is an OSError.
+_TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 def _ends_session(error: asyncpg.PostgresError) -> bool:
