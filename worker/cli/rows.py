@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,7 +54,7 @@ def command() -> None:
     """List rows of an adopted table, show one, retry, cancel, snooze.
 
     SOURCE is its name in `worker tables list`. KEY is written as `worker rows list` shows it: 7, or
-    north,7 for a key of two columns; where a part holds a comma, as JSON: '["a,b", "7"]'.
+    north,7 for a key of two columns; a comma within a part is written \\,
     """
 
 
@@ -240,16 +239,12 @@ class Table:
         columns = self._spec.key
         if len(columns) == 1:
             return [written]
-        parts = written.split(",")
-        if written.startswith("["):
-            with suppress(ValueError):  # no JSON: a text that begins with a bracket
-                parts = [str(part) for part in json.loads(written)]
+        parts = _parts(written)
         if len(parts) != len(columns):
             raise UsageError(
                 f"{written!r} is not a key of {self._spec.name}",
                 why=f"it has {len(parts)} parts, the key has {len(columns)}: {', '.join(columns)}",
-                hint="write them with commas between; where one holds a comma, as JSON: "
-                '\'["a,b", "7"]\'',
+                hint=f"worker rows list {self._spec.name}; a comma within a part is written \\,",
             )
         return parts
 
@@ -284,6 +279,17 @@ class Table:
                 why=error.diag.message_primary or str(error),
                 hint=f"worker rows list {self._spec.name}",
             ) from error
+
+
+def _parts(written: str) -> Key:
+    """The columns of a composite key: a backslash takes what follows as it is."""
+    parts, characters = [""], iter(written)
+    for character in characters:
+        if character == ",":
+            parts.append("")
+        else:
+            parts[-1] += next(characters, "") if character == "\\" else character
+    return parts
 
 
 def _cancelled(
