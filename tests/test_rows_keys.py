@@ -14,6 +14,7 @@ import sqlalchemy.orm
 from tests.adopted import adopt
 from tests.workers import drained
 from worker import App, Context, Retry
+from worker.errors import RegistrationError
 from worker.events import RowLost, RowSettled, SourceFailed
 from worker.tables.spec import index_name
 
@@ -235,3 +236,9 @@ def _handler(session: str | None, seen: list[tuple[int, int, str]]) -> Any:
 
 async def row_keys(apg: asyncpg.Connection) -> list[str]:
     return [r[0] for r in await apg.fetch("select distinct row_key from worker.attempts")]
+
+
+@pytest.mark.parametrize("name", ["", "due things", "shop/orders", "x" * 101])
+def test_a_name_that_messages_could_not_carry_is_refused(name: str) -> None:
+    with pytest.raises(RegistrationError, match="cannot be the name of a source"):
+        App().rows(name, table="things", due="next_at")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -145,6 +146,12 @@ class App:
                 "a source of rows cannot be called 'jobs'",
                 why="that is the name of the built-in one, in audits and in the log of attempts",
                 hint='@app.rows("my_jobs", table="jobs", ...)',
+            )
+        if not re.fullmatch(r"[\w.-]{1,100}", name):
+            raise RegistrationError(
+                f"{name!r} cannot be the name of a source",
+                why="it stands in logs, commands and messages: letters, digits, _ . and - only",
+                hint=f"@app.rows('donations', table={name!r}, ...)",
             )
         spec = TableSpec(
             name=name,
