@@ -35,6 +35,7 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "welcome": ({"email": "you@example.org"}, {"state": "done"}),
     "book": ({"donation_id": 7, "cents": 500}, {"state": "done"}),
+    "predict": ({"market": "NL"}, {"state": "done"}),
     "remind": ({"donation_id": 7, "state": "fine"}, {"state": "done"}),
     "remind busy": ({"donation_id": 7, "state": "busy"}, {"state": "retrying", "attempt": 1}),
     "remind night": ({"donation_id": 7, "state": "night"}, {"state": "scheduled", "attempt": 0}),
@@ -82,6 +83,7 @@ async def test_every_answer_is_as_it_is_said(
     app: App, db_url: str, apg: asyncpg.Connection
 ) -> None:
     await apg.execute("create table ledger (donation bigint, cents bigint)")
+    await apg.execute("create table predictions (market text, odds bigint)")
     ids = {}
     for name, (args, _) in JOBS.items():
         kind = name.split()[0]
@@ -93,6 +95,7 @@ async def test_every_answer_is_as_it_is_said(
         row["result"] = row["result"] and json.loads(row["result"])
         assert {key: row[key] for key in expected} == expected, name
     assert await apg.fetch("select * from ledger") == [(7, 500)]
+    assert await apg.fetch("select * from predictions") == [("NL", 2)]
 
 
 async def test_snooze_and_retry_name_their_times(
