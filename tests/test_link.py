@@ -71,6 +71,14 @@ async def test_it_comes_back_after_its_backend_was_terminated(
     assert len(linked.of(DatabaseBack)) == 1
 
 
+async def test_a_driver_in_disorder_gets_a_new_connection(linked: Linked) -> None:
+    """What asyncpg says when a call meets the termination half-way, which no test can time."""
+    await linked.link.fetch("select 1")
+    told = linked.link._judge(asyncpg.InternalClientError("cannot switch to state 12"))
+    assert isinstance(told, LinkDown)
+    assert not linked.link.connected
+
+
 @pytest.mark.parametrize(
     ("sql", "error"),
     [

@@ -19,6 +19,7 @@ class Wire:
 
     lose: called with (application name, number of columns of a row in the answer) once an answer
     with rows is complete; True cuts that connection, and the client never sees the answer.
+    delay: called likewise; the seconds by which such an answer comes late.
     silent: nothing is forwarded any more, and nobody is told.
     """
 
@@ -26,6 +27,7 @@ class Wire:
         self._server = server
         self._tasks: set[asyncio.Task[None]] = set()
         self.lose: Callable[[str, int], bool] = lambda name, columns: False
+        self.delay: Callable[[str, int], float] = lambda name, columns: 0.0
         self.lost = 0
         self.silent = False
         self._audible = asyncio.Event()
@@ -83,6 +85,8 @@ class Wire:
                 if columns and message[:1] != READY:
                     continue
                 await self._until_audible()
+                if columns and (late := self.delay(name, columns)):
+                    await asyncio.sleep(late)
                 if columns and self.lose(name, columns):
                     self.lost += 1
                     raise EOFError
