@@ -16,12 +16,11 @@ from pathlib import Path
 from tests.chaos.adopted import Adopted, AdoptedInSession
 from tests.chaos.place import Place
 from tests.chaos.runs import RUNS
-from tests.chaos.scene import Violated
 from tests.chaos.workload import Jobs, Workload
 from tests.postgres import Cluster
 from worker.migrate import upgrade
 
-ON_ADOPTED = ("kills", "freezes", "restarts", "crashes")
+ON_ADOPTED = ("kills", "freezes", "restarts", "terminations", "crashes")
 WORKLOADS: dict[str, type[Workload]] = {"--adopted": Adopted, "--session": AdoptedInSession}
 
 
@@ -44,8 +43,8 @@ def _one(name: str, workload: type[Workload], flags: list[str]) -> int:
         place = Place(cluster.url, Path(directory), cluster, workload)
         try:
             figures = run.run(place, run.SHORT if "--short" in flags else run.FULL)
-        except Violated as violated:
-            _say(str(violated))
+        except AssertionError as failure:
+            _say(f"{name}: {failure}")
             return 1
     command = " ".join(["python -m tests.chaos", *flags, name])
     _say(f"{figures}\n$ {command}   # {time.monotonic() - began:.0f} s\n")

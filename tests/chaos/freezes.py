@@ -67,9 +67,11 @@ def _make_zombie(scene: Scene, victim: Process, frozen: float) -> int:
     thaws it, and returns how many rows it had been running once it has a new id."""
     fleet, pid = scene.fleet, victim.pid
     lives = _lives(scene, pid)
-    # dead as soon as they are swept: the zombie's result finds a row that is final
-    columns = {"max_attempts": 1, "priority": -1}
-    once = scene.load(2 * fleet.slots * len(fleet.running), "work", columns, ms=500)
+    once: list[str] = []
+    if scene.workload.has_priorities:
+        # dead as soon as they are swept: the zombie's result finds a row that is final
+        columns = {"max_attempts": 1, "priority": -1}
+        once = scene.load(2 * fleet.slots * len(fleet.running), "work", columns, ms=500)
     fleet.until(lambda: _runs_now(scene, pid, once), 30)
     fleet.freeze(victim)
     held = _runs_now(scene, pid)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tests.chaos import crashes, freezes, kills, memory, restarts, signals, stops, strangers
+from tests.chaos import (
+    crashes,
+    freezes,
+    kills,
+    memory,
+    restarts,
+    signals,
+    stops,
+    strangers,
+    terminations,
+)
 
 # each has `run(place, size) -> Figures`, and the sizes FULL and SHORT
 RUNS = {
@@ -10,6 +20,7 @@ RUNS = {
     "freezes": freezes,
     "stops": stops,
     "restarts": restarts,
+    "terminations": terminations,
     "memory": memory,
     "crashes": crashes,
     "strangers": strangers,

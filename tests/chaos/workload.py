@@ -44,10 +44,14 @@ class Live:
 
 
 class Workload(ABC):
-    """One source of rows, and the app that runs them. Connections are in autocommit mode."""
+    """One source of rows, and the app that runs them. Connections are in autocommit mode.
+
+    has_priorities: whether rows have a priority, and a limit of attempts of their own.
+    """
 
     source: str
     app: str
+    has_priorities = False
 
     def prepare(self, db: psycopg.Connection[Any], url: str) -> None:
         """Makes the table, if it is not there, and the trigger that records its changes."""
@@ -85,6 +89,7 @@ class Jobs(Workload):
 
     source = "jobs"
     app = "tests.chaos.handlers:app"
+    has_priorities = True
 
     def load(
         self,
