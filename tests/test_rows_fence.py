@@ -385,7 +385,7 @@ async def test_a_session_that_settled_without_hearing_of_it(
     async with running(app, db_url) as worker:
         await until(lambda: worker.seen.of(RowSettled))
         [settled] = worker.seen.of(RowSettled)
-        rows = worker.worker._settler._sources["donations"]
+        rows = worker.worker._settler._outboxes["donations"].source
         [(sql, params)] = rows.settle(ran[0].owner, [_settlement(settled)])
         assert not await apg.fetch(sql, *params), "it is no longer ours"
         sql, params = rows.confirm(ran[0].owner, [_settlement(settled)])

@@ -174,7 +174,9 @@ async def _waits(apg: asyncpg.Connection, what: str) -> bool:
     """Whether somebody waits for a lock of that kind."""
     return bool(
         await apg.fetchval(
-            "select count(*) from pg_locks where locktype = $1 and not granted", what
+            "select count(*) from pg_locks join pg_stat_activity a using (pid)"
+            " where locktype = $1 and not granted and a.datname = current_database()",
+            what,
         )
     )
 

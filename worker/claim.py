@@ -159,6 +159,12 @@ class Claimers:
                     break  # what the others gave must not be forgotten
         return rows
 
+    def rest(self, source: str, seconds: float) -> None:
+        """Its results cannot be written: no more of it for a while."""
+        for claimer in self._claimers:
+            if claimer.name == source:
+                claimer.rests_until = max(claimer.rests_until, time.monotonic() + seconds)
+
     async def reconcile(self, worker: int, held: dict[str, list[Row]]) -> None:
         """A source that cannot be asked rests: it must not keep the others from being claimed."""
         for claimer in self._claimers:

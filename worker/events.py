@@ -160,7 +160,7 @@ class ChoreRan(Event):
 
 @dataclass(frozen=True, slots=True)
 class SourceFailed(Event):
-    """Rows of one source cannot be claimed for now; the others go on."""
+    """Rows of one source cannot be claimed, settled or swept for now; the others go on."""
 
     name: ClassVar[str] = "source.failed"
     source: str

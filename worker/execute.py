@@ -362,6 +362,8 @@ def _arguments(run: Run) -> dict[str, Any]:
     table = run.handler.table
     if table is None:
         return run.handler.signature.read(run.row.args)
+    if isinstance(run.row.args, PayloadInvalid):
+        raise run.row.args
     return {table.row: table.row_type.build(run.row.args)}
 
 

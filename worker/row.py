@@ -14,7 +14,8 @@ class Row:
     source: "jobs", or the name of an adopted table.
     key: the row's key in its source; for jobs the id.
     key_text: the same as the database writes it, where that is not str(key).
-    args: a job's arguments as JSON text; the columns of an adopted table's row by name.
+    args: a job's arguments as JSON text; the columns of an adopted table's row by name, or the
+        PayloadInvalid that says why they cannot be read.
     due_at: when this run fell due, retries included.
     occurrence: the due column of an adopted table's row as it was claimed.
     attempt: which run this is, from 1. crashes: runs that ended with their worker's death.

@@ -198,7 +198,9 @@ class Worker:
         self._settle_link = Link("settle", self._url, outage, **hot)
         self._by_name = by_name = {source.name: source for source in sources}
         self._settler = Settler(by_name, self._settle_link, self.events)
-        claimers = [Claimer(source, self._claim_link, self.events) for source in sources]
+        claimers = Claimers(
+            [Claimer(source, self._claim_link, self.events) for source in sources], self.events
+        )
         self._sessions = Sessions(
             self._url,
             settings.pool_size or settings.concurrency,
@@ -206,7 +208,7 @@ class Worker:
             timeout=settings.statement_timeout,
         )
         self._loop = Loop(
-            Claimers(claimers, self.events),
+            claimers,
             self._settler,
             slots=settings.concurrency,
             batch=settings.claim_batch,
@@ -217,6 +219,7 @@ class Worker:
         )
         self._settler.on_written = self._loop.look_for_room
         self._settler.on_postponed = self._loop.expect
+        self._settler.on_failed = claimers.rest
         self._executor = self._loop.executor = Executor(
             self._app.registry,
             by_name,

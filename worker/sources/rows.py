@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from psycopg import sql
 
+from worker.errors import PayloadInvalid
 from worker.link import Link
 from worker.row import Row
 from worker.source import BEGINNING, Settlement, Statement, Stream
@@ -137,6 +138,7 @@ class Rows:
         row_key, _, occurrence, due_at, token, attempt, crashes, tenant, claimed_at, *values = (
             record[self._keys :]
         )
+        unreadable = values.pop()
         columns = dict(zip(self._reads, values, strict=True))
         for column in self._json:
             columns[column] = _parsed(columns[column])
@@ -154,7 +156,7 @@ class Rows:
             crashes=crashes,
             tenant=tenant,
             trace=None,
-            args=columns,
+            args=_unreadable(self.name, unreadable) if unreadable else columns,
             created_at=_as_moment(occurrence),
             claimed_at=claimed_at,
             occurrence=_as_moment(occurrence),
@@ -190,6 +192,14 @@ def _parsed(value: Any) -> Any:
     if isinstance(value, list):
         return [_parsed(one) for one in value]
     return None if value is None else json.loads(value)
+
+
+def _unreadable(source: str, columns: Sequence[str]) -> PayloadInvalid:
+    return PayloadInvalid(
+        f"a row of {source!r} holds what Python has no value for",
+        why=f"{', '.join(columns)}: before the year 1, after 9999, or 24:00",
+        hint="mend the value, or leave such rows out with where=...",
+    )
 
 
 def _claim(spec: TableSpec, layout: Layout) -> str:
@@ -249,7 +259,7 @@ def _names(spec: TableSpec, layout: Layout, reads: Sequence[str]) -> dict[str, A
         "tenant_of_w": _tenant("w", tenant),
         "tenant_of_t": _tenant("t", tenant),
         "order": sql.Identifier(spec.order or spec.due),
-        "columns": sql.Composed([sql.SQL(", t.{}").format(sql.Identifier(c)) for c in reads]),
+        "columns": _columns(layout, reads),
         **_times(sql.Identifier(spec.due), naive=naive),
     }
 
@@ -286,6 +296,34 @@ def _times(due: sql.Identifier, *, naive: bool) -> dict[str, sql.Composable]:
 def stored(moment: str, naive: bool) -> str:
     """SQL for a moment as the due column stores it: without a time zone, if `naive`, in UTC."""
     return f"(({moment}) at time zone 'UTC')" if naive else f"({moment})"
+
+
+# What Python's types of time do not reach, by the SQL type: the driver fails on the whole answer.
+_READABLE = {
+    "date": "{0} between '0001-01-01' and '9999-12-31' or not isfinite({0})",
+    "timestamp without time zone": "{0} between '0001-01-02' and '9999-12-31' or not isfinite({0})",
+    "timestamp with time zone": "{0} between '0001-01-02' and '9999-12-31' or not isfinite({0})",
+    "time without time zone": "{0} < '24:00'",
+    "time with time zone": "{0}::time < '24:00'",
+    "interval": "extract(epoch from {0}) between -8e13 and 8e13",
+}
+
+
+def _columns(layout: Layout, reads: Sequence[str]) -> sql.Composed:
+    """The columns to read, and the names of those whose value cannot be, or null."""
+    listed: list[sql.Composable] = []
+    checks: list[sql.Composable] = []
+    for name in reads:
+        column = sql.SQL("t.{}").format(sql.Identifier(name))
+        if check := _READABLE.get(layout.types[name]):
+            readable = sql.SQL(check).format(column)
+            checks.append(
+                sql.SQL("case when not ({}) then {} end").format(readable, sql.Literal(name))
+            )
+            column = sql.SQL("case when {} then {} end").format(readable, column)
+        listed.append(sql.SQL(", {}").format(column))
+    names = sql.SQL(", nullif(array_remove(array[{}]::text[], null), '{{}}')")
+    return sql.Composed([*listed, names.format(_joined(checks))])
 
 
 def _joined(parts: Iterable[sql.Composable]) -> sql.Composed:
