@@ -20,6 +20,7 @@ import asyncpg
 
 from worker.events import (
     ChoreRan,
+    Event,
     Events,
     KindsUnclaimed,
     RowSwept,
@@ -79,6 +80,7 @@ class Chores:
         self._worker = worker
         self._max_crashes = max_crashes
         self._retention = retention
+        self._told: list[Event] = []
         self._chores = [
             *(Chore(_of("sweep", s), lease / 3, partial(self._sweep, s)) for s in sources),
             *(
@@ -109,6 +111,7 @@ class Chores:
 
     async def _attempt(self, chore: Chore) -> None:
         started = time.monotonic()
+        self._told.clear()
         async with self._link.transaction() as connection:
             await connection.execute(_BOUNDS)
             begin = statement("chores/begin")
@@ -117,6 +120,8 @@ class Chores:
                 return
             result = await chore.run(connection)
             await connection.execute(statement("chores/end"), chore.name, result)
+        for event in self._told:  # not before it is committed
+            self._events.emit(event)
         if result:
             self._events.emit(ChoreRan(chore.name, result, time.monotonic() - started))
 
@@ -124,7 +129,7 @@ class Chores:
         absent = await connection.fetch(statement("chores/absent"))
         for worker in absent:
             if worker["newly"]:
-                self._events.emit(WorkerGone(worker["id"], worker["name"]))
+                self._told.append(WorkerGone(worker["id"], worker["name"]))
         if not absent:
             return ""
         ids = [worker["id"] for worker in absent]
@@ -162,7 +167,7 @@ class Chores:
         sql, params = source.sweep(owners, self._max_crashes)
         rows = await connection.fetch(sql, *params)
         for row in rows:
-            self._events.emit(RowSwept(source.name, *row))
+            self._told.append(RowSwept(source.name, *row))
         return len(rows)
 
     async def _redrive(self, rule: Rule, connection: Any) -> str:
@@ -194,7 +199,7 @@ class Chores:
         found = await connection.fetch(statement("chores/unclaimed"))
         if not found:
             return ""
-        self._events.emit(KindsUnclaimed(tuple((r["queue"], r["kind"]) for r in found)))
+        self._told.append(KindsUnclaimed(tuple((r["queue"], r["kind"]) for r in found)))
         return f"{len(found)} kinds without a worker"
 
     async def _tidy(self, connection: Any) -> str:

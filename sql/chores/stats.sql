@@ -1,7 +1,7 @@
 -- Rolls up the finished minutes since the last roll-up, at least the last two, at most an hour.
 -- Running it twice gives the same figures.
 with since as (
-    select greatest(now() - interval '1 hour',
+    select greatest(date_trunc('minute', now() - interval '1 hour'),  -- whole minutes: half a one would replace it
                     least(date_trunc('minute', now()) - interval '2 minutes', (select max(minute) from worker.stats))) as since
 ), ended as (
     select date_trunc('minute', finished_at) as minute, 'jobs' as source, queue, kind, state as outcome,

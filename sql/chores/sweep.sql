@@ -18,7 +18,7 @@ with lost as (
 ), kept as (
     update worker.jobs j
        set owner = null, claimed_at = null, crashes = j.crashes + 1,
-           due_at = now() + make_interval(secs => power(4, j.crashes) - 1),
+           due_at = now() + make_interval(secs => least(power(4, least(j.crashes, 6)) - 1, 3600)),
            last_error = 'the worker that ran it is gone'
       from lost
      where j.id = lost.id and j.owner = lost.owner and lost.ending is null
