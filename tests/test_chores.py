@@ -372,7 +372,7 @@ async def test_stats(replica: Replica, apg: asyncpg.Connection) -> None:
         " 'work', 1, 1, o from generate_series(1, 5) n, unnest(array['retry', 'dead']) o",
         last,
     )
-    await apg.execute(FINISHED, last + dt.timedelta(minutes=1), "done", 7)  # not over yet
+    await apg.execute(FINISHED, last + dt.timedelta(minutes=5), "done", 7)  # not over yet
     await replica.run("stats")
     rolled = await apg.fetch("select outcome, count, run_ms, wait_ms from worker.stats")
     assert {row["outcome"]: tuple(row)[1:] for row in rolled} == {
