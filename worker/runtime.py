@@ -148,7 +148,12 @@ class Worker:
         if drain is not None:
             services.append(asyncio.create_task(self._watch_budget(drain), name="budget"))
         try:
-            await self._until_stopped(services)
+            try:
+                await self._until_stopped(services)
+            except ServiceDied:  # the rows must not wait for a sweep, nor run twice meanwhile
+                self.stop()
+                await self._drain()
+                raise
             code = await self._drain()
         finally:
             await self._close(services)
