@@ -383,7 +383,8 @@ def test_one_claim_with_two_results(pg: psycopg.Connection, pair: tuple[int, int
     unfenced = (
         statement("settle/done").replace("w.owner = $3", "true").replace("j.owner = $3", "true")
     )
-    assert send(pg, unfenced, [[row], [token], ann, [5], [None]]) == [(row,)]
+    [accepted] = send(pg, unfenced, [[row], [token], ann, [5], [None]])
+    assert accepted[0] == row
     assert [finding[:3] for finding in _findings(pg)] == [("settled twice", str(row), token)]
 
 

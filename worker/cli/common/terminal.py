@@ -16,6 +16,7 @@ def say(text: str, *, error: bool = False) -> None:
     if error and colours(sys.stderr):
         first, *rest = text.split("\n", 1)
         text = "\n".join((f"\x1b[31;1m{first}\x1b[0m", *rest))
+    sys.stdout.flush()  # what was shown before stands before it, where both go to one place
     sys.stderr.write(text.rstrip("\n") + "\n")
     sys.stderr.flush()
 
