@@ -158,7 +158,7 @@ def abandoned(table: Table, claim: Claim) -> None:
 
 
 def disowned(table: Table, claim: Claim) -> None:
-    table.run("claim/disown", claim[2], [])
+    table.run("claim/disown", claim[2], [], [])
 
 
 def dead_and_retried_by_an_operator(table: Table, claim: Claim) -> None:
@@ -456,7 +456,8 @@ class Fleet(RuleBasedStateMachine):
         worker = self.workers[which]
         mine = [claim for claim in self.live.values() if claim[2] == worker]
         kept = mine[:1] if known else []
-        self.table.run("claim/disown", worker, [claim[0] for claim in kept])
+        ids, tokens = [claim[0] for claim in kept], [claim[1] for claim in kept]
+        self.table.run("claim/disown", worker, ids, tokens)
         self._returned(worker, but=kept)
 
     @rule(verb=st.sampled_from(["cancel", "retry", "snooze"]), choice=st.integers(0, 2))

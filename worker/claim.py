@@ -96,6 +96,11 @@ class Claimer:
         for stream in self._streams:
             stream.floor = floors.get((stream.queue, stream.kind, stream.priority), BEGINNING)
         rows = await self._take(self._streams, limit, worker, floors=False)
+        if len(rows) < limit:  # that was all: nothing else lies behind the floors
+            for stream in self._streams:
+                before = floors.get((stream.queue, stream.kind, stream.priority), BEGINNING)
+                if stream.floor[0] < before[0]:
+                    stream.floor = before
         ended = time.monotonic()
         self._look_from = ended + min(LOOK_PAUSE_MOST, LOOK_SHARE * (ended - started))
         self._look_by = max(self._look_from, ended + LOOK_EVERY)
@@ -126,7 +131,8 @@ class Claimer:
         return ordered
 
     def _move_floors(self, streams: list[Stream], rows: list[Row], *, floors: bool) -> None:
-        """To the last row taken. A look moves a floor back too; where it found nothing it stays."""
+        """To the last row taken. A look that has not taken all it found moves a floor back too;
+        where it found nothing it stays."""
         last: dict[tuple[str, str, int], tuple[dt.datetime, int]] = {}
         for row in rows:  # in order: the last of a stream counts
             last[row.queue, row.kind, row.priority] = (row.due_at, row.key)

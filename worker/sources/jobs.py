@@ -56,7 +56,8 @@ class Jobs:
         return record[0]
 
     def disown(self, worker: int, held: Collection[Row]) -> Statement:
-        return statement("claim/disown"), [worker, [row.key for row in held]]
+        keys, tokens = [row.key for row in held], [row.token for row in held]
+        return statement("claim/disown"), [worker, keys, tokens]
 
     def settle(
         self, worker: int, batch: Sequence[Settlement], *, wait: bool = False
