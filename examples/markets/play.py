@@ -70,7 +70,7 @@ def _kill(way: str, found: Kill) -> Iterator[str]:
         f"{way}: {found.written} predictions written, worker killed, {found.after} there; "
         f"run again: {found.again} there (attempts: {', '.join(found.outcomes)})"
     )
-    # Ids count what was written, and what an earlier scene's late session drew: no fewer than these.
+    # Ids that an earlier scene's late session drew count too: no fewer than these.
     if found.written < len(OUTCOMES) or found.after or not found.claimed:
         yield f"{way}: the predictions and the completion did not stand and fall together"
     if found.again != len(OUTCOMES):
