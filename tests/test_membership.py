@@ -63,12 +63,12 @@ async def test_it_beats_while_a_handler_blocks_the_event_loop(
 
     @app.handler
     async def blocks() -> None:
-        time.sleep(2.4)  # noqa: ASYNC251
+        time.sleep(3.1)  # noqa: ASYNC251
 
     [key] = await put(apg, "blocks")
     watcher = threading.Thread(target=watch_beats, args=(db_url, beats))
     watcher.start()
-    async with running(app, db_url, lease=0.8) as one:
+    async with running(app, db_url, lease=1.0) as one:
         await until(lambda: one.seen.of(RowSettled))
     watcher.join()
     assert (await job(apg, key))["state"] == "done"
@@ -113,10 +113,11 @@ async def test_a_worker_that_was_declared_dead_starts_over(
         return "first"
 
     [key] = await put(apg, "slow")
-    async with running(app, db_url, concurrency=2, lease=0.9) as one:
+    async with running(app, db_url, concurrency=2, lease=3.0) as one:
         await until(lambda: one.worker.running)
         first = one.id
         await declare_dead(apg, first)
+        one.worker._heartbeat.beat_now()
         await until(lambda: one.seen.of(WorkerFenced))
         await until(lambda: one.seen.of(RowSettled))
         assert one.id > first
@@ -197,11 +198,12 @@ async def test_declared_dead_while_it_drains(db_url: str, apg: asyncpg.Connectio
         await asyncio.sleep(30)
 
     [key] = await put(apg, "slow")
-    async with running(app, db_url, lease=0.9, grace=2.0) as one:
+    async with running(app, db_url, lease=3.0, grace=3.0) as one:
         await until(lambda: one.worker.running)
         stopping = asyncio.create_task(one.stop())
         await until(lambda: apg.fetchval("select draining_at is not null from worker.workers"))
         await declare_dead(apg, one.id)
+        one.worker._heartbeat.beat_now()
         report = await stopping
     assert not one.seen.of(ServiceFailed)
     assert report.lost + report.released == 1
@@ -225,10 +227,8 @@ async def test_a_silent_worker_is_declared_dead_by_another(
     [key] = await put(apg, "work", owner=silent, token=3, attempt=2, crashes=0)
     # Nobody is declared dead for the first seconds of a server's life, or of a lease.
     async with running(app, db_url, lease=0.6) as one:
-        await until(lambda: one.seen.of(WorkerGone))
         await until(lambda: one.seen.of(RowSettled))
-    [gone] = one.seen.of(WorkerGone)
-    assert (gone.worker, gone.worker_name) == (silent, "silent")
+    assert (silent, "silent") in [(e.worker, e.worker_name) for e in one.seen.of(WorkerGone)]
     row = await job(apg, key)
     assert (row["state"], row["attempt"], row["token"], row["crashes"]) == ("done", 3, 4, 1)
     assert await apg.fetchval(
