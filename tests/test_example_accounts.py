@@ -57,13 +57,13 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
 
     # Nobody waited for the slow one, and the one that failed was tried again meanwhile.
     [(others, slow)] = re.findall(r"the other 48: ([\d.]+) s.*\nthe slow one: ([\d.]+) s", told)
-    assert float(others) < 30 <= float(slow)
+    assert float(others) < 60 <= float(slow)
     assert re.search(r"the one that fails: retry at .*, retry at ", told)
 
     # The log that people knew.
     assert re.search(r"^  claimed 1\d accounts$", told, re.MULTILINE)
     assert re.search(r"^  @user\d+: updated \d+ videos ", told, re.MULTILINE)
-    assert re.search(r"^  total: 409 done, \d retry; \d+ videos updated$", told, re.MULTILINE)
+    assert re.search(r"^  total: 409 done, \d+ retry; \d+ videos updated$", told, re.MULTILINE)
 
     # Four workers, none twice: the API has counted.
     [(refreshed, of)] = re.findall(r"refreshed, as the API counts: (\d+) of (\d+)", told)

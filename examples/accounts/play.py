@@ -90,7 +90,7 @@ def _spread(found: Spread) -> Iterator[str]:
 
 
 def _trouble(found: Trouble) -> Iterator[str]:
-    title("One account always fails, another takes 30 s")
+    title("One account always fails, another takes 60 s")
     say(f"the other {found.others}: {found.seconds:.2f} s, ideal {found.ideal:.0f} s")
     say(
         f"the slow one: {found.slow_ended:.2f} s; "

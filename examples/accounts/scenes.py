@@ -128,9 +128,9 @@ class Scenes:
         return Spread(counts, sum(second(one.due) == 0 for one in found))
 
     def trouble(self, accounts: int = 50, failing: int = 13, slow: int = 7) -> Trouble:
-        """One account always fails, one takes 30 seconds."""
+        """One account always fails, one takes a minute."""
         seconds = [LATENCY] * accounts
-        seconds[slow - 1] = 30.0
+        seconds[slow - 1] = 60.0
         self._crew.faults(
             {
                 f"/accounts/@user{failing}": {"status": 500},

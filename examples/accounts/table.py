@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ select w.name, count(*) from worker.attempts a join worker.workers w on w.id = a
  where a.source = 'accounts' and a.ended_at >= %(since)s and a.outcome = 'done'
  group by w.name order by w.name
 """
+CLAIMED = "select from example_accounts.accounts where duerow_owner is not null limit 1"
 HELD_UNTIL = """
 select id, refresh_due_at,
        case when duerow_held_for = refresh_due_at then duerow_retry_at else refresh_due_at end
@@ -97,12 +99,20 @@ class Accounts:
     def seed(self, sizes: Sequence[int], due_in: float) -> dt.datetime:
         """Replaces all accounts by so many for each organisation, a microsecond apart, so that the
         order is known. due_in: real seconds from now until the first is due. Gives that moment."""
+        self._retire()
         self._connection.execute("delete from example_accounts.organisations")
         [due] = self._one("select clock_timestamp() + make_interval(secs => %s)", due_in)
         self._connection.execute(SEED, {"sizes": list(sizes), "due": due})
         self._connection.execute("analyze example_accounts.accounts")
         found: dt.datetime = due
         return found
+
+    def _retire(self) -> None:
+        """Waits until no worker has a row in hand. A handler that has updated its row locks its
+        organisation when the row is settled; to delete that meanwhile would be a deadlock."""
+        self._connection.execute("update example_accounts.accounts set active = false")
+        while self._all(CLAIMED, {}):
+            time.sleep(0.02)
 
     def runs(self, since: dt.datetime) -> list[Run]:
         """Every attempt that has ended since, in the order of their ends."""
