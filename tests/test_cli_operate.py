@@ -9,6 +9,7 @@ import os
 import pty
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -499,6 +500,8 @@ def test_status_watched_in_a_pipe_is_a_line_each_time(db_url: str, tmp_path: Pat
         env=environment(),
         stdout=subprocess.PIPE,
         text=True,
+        # a shell's background job ignores it, and so would what is started there
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     names, *values = [process.stdout.readline().rstrip("\n").split("\t") for _ in range(4)]
