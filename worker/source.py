@@ -95,6 +95,9 @@ class Source(Protocol):
     def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
         """Returns or ends the rows of absent workers: (key, kind, queue, outcome, crashes)."""
 
+    def cut(self, absent: Sequence[int]) -> Statement:
+        """Ends the sessions in which handlers of absent workers keep rows locked."""
+
     def orphans(self) -> Statement:
         """Gives the owners of claimed rows who are no live workers."""
 

@@ -82,6 +82,9 @@ class Jobs:
     def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
         return statement("chores/sweep"), [absent, max_crashes]
 
+    def cut(self, absent: Sequence[int]) -> Statement:
+        return statement("chores/cut"), [absent]
+
     def orphans(self) -> Statement:
         return statement("chores/orphans"), []
 

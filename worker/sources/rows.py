@@ -62,6 +62,7 @@ class Rows:
         self._settle_waiting = _filled("settle", {**names, "or_skip": sql.SQL("")})
         self._confirm = _filled("confirm", names)
         self._sweep = _filled("sweep", names)
+        self._cut = _filled("cut", names)
         self._orphans = _filled("orphans", names)
         self._abandon = _filled("abandon", names)
         self._redrive = _filled("redrive", names)
@@ -124,6 +125,9 @@ class Rows:
 
     def sweep(self, absent: Sequence[int], max_crashes: int) -> Statement:
         return self._sweep, [list(absent), max_crashes]
+
+    def cut(self, absent: Sequence[int]) -> Statement:
+        return self._cut, [list(absent)]
 
     def orphans(self) -> Statement:
         return self._orphans, []
