@@ -144,6 +144,9 @@ class Worker:
         self.server = server = await probe(self._url, self._settings.connect_timeout)
         self._assemble(server, await self._sources())
         await self._start(server)
+        if drain is not None:  # before the first claim
+            self._loop.row_budget = drain.max_rows
+            self._loop.until_empty = True
         services = [asyncio.create_task(s.run(), name=s.name) for s in self._services()]
         if drain is not None:
             services.append(asyncio.create_task(self._watch_budget(drain), name="budget"))
@@ -347,28 +350,29 @@ class Worker:
 
     async def _watch_budget(self, budget: Budget) -> None:
         """Stops the worker once nothing is due any more, or its budget is spent."""
-        self._loop.row_budget = budget.max_rows
-        self._loop.until_empty = True
-        ends = None if budget.max_seconds is None else time.monotonic() + budget.max_seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(budget.max_seconds):
+                await self._until_spent(budget.max_rows)
+        self.stop()
+
+    async def _until_spent(self, max_rows: int | None) -> None:
+        """Until nothing is due and everything is settled, or that many rows are."""
         taken = -1
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await self._loop.empty.wait()
-            if ends is not None and time.monotonic() >= ends:
-                break
-            if budget.max_rows is not None and self._loop.taken >= budget.max_rows:
+            if max_rows is not None and self._loop.taken >= max_rows:
                 self._loop.close()
                 await self._quiet()
-                break
+                return
             if not self._loop.empty.is_set():
                 continue
             await self._quiet()
             if taken == self._loop.taken:
-                break
+                return
             taken = self._loop.taken
             self._loop.ask_again()
-        self.stop()
 
     async def _quiet(self) -> None:
         """Until nothing runs and everything is written."""
