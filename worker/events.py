@@ -186,6 +186,28 @@ class KindsUnclaimed(Event):
     since: dt.datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyThrottled(Event):
+    """A handler was told to come back later; nothing of that key is claimed until then."""
+
+    name: ClassVar[str] = "key.throttled"
+    queue: str | None
+    kind: str | None
+    tenant: str | None
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged(Event):
+    """A circuit breaker opened, or closed. open_for: seconds until one row may try."""
+
+    name: ClassVar[str] = "breaker.changed"
+    scope: str
+    state: str
+    open_for: float | None
+
+
 Observer = Callable[[Event], None]
 
 

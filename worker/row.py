@@ -20,6 +20,7 @@ class Row:
     occurrence: the due column of an adopted table's row as it was claimed.
     attempt: which run this is, from 1. crashes: runs that ended with their worker's death.
     claimed_at: by the database's clock.
+    not_before: when it may start, on time.monotonic()'s clock, where a rate says so.
     """
 
     source: str
@@ -40,6 +41,7 @@ class Row:
     claimed_at: dt.datetime
     occurrence: dt.datetime | None = None
     key_text: str | None = None
+    not_before: float | None = None
 
     @property
     def row_key(self) -> str:

@@ -2,6 +2,6 @@
 -- these tables is its own, and stops this rather than going with it.
 drop function worker.enqueue, worker.drop_partitions, worker.ensure_partitions;
 drop view worker.attempt_log, worker.all_jobs;
-drop table worker.stats, worker.operator_actions, worker.chores, worker.sources, worker.queues,
+drop table worker.stats, worker.operator_actions, worker.chores, worker.sources, worker.gate_shares, worker.gates,
     worker.attempts, worker.jobs_finished, worker.unique_keys, worker.jobs, worker.workers,
     worker.installation;

@@ -153,13 +153,55 @@ create index attempts_row on worker.attempts (source, row_key, token);
 create index attempts_ended on worker.attempts using brin (ended_at) with (pages_per_range = 32, autosummarize = on);
 create table worker.attempts_default partition of worker.attempts default;
 
--- A queue need not be listed to be used; a row here pauses it.
-create table worker.queues (
-    name       text primary key,
-    paused_at  timestamptz,
-    paused_by  text,
-    reason     text
-);
+-- What stands between due rows and the workers, for the whole fleet: pauses, limits, throttles,
+-- circuit breakers. One row per scope; null stands for any. tenant '*' holds the settings of every
+-- tenant, each of which gets a row of its own, for its state, when it is first needed. A row that
+-- no gate governs costs a claim nothing. Settings come from the code or from an operator, whose
+-- word stands until it is taken back.
+create table worker.gates (
+    id            bigint generated always as identity primary key,
+    queue         text,
+    kind          text,
+    tenant        text,
+    paused_at     timestamptz,
+    paused_by     text,
+    reason        text,
+    blocked_until timestamptz,     -- throttled: a handler was told to come back later
+    blocked_why   text,
+    rate          double precision check (rate > 0 and rate < 'infinity'),   -- rows a second
+    burst         integer check (burst > 0),                                 -- at once, after a rest
+    full_at       timestamptz,     -- when the bucket of `burst` tokens is full again
+    concurrency   integer check (concurrency >= 0),
+    in_use        integer not null default 0,
+    trip_after    integer check (trip_after > 0),             -- failures in a row
+    trip_share    real check (trip_share > 0 and trip_share <= 1),  -- of the runs in a window
+    trip_window   interval check (trip_window > '0'),
+    trip_runs     integer,                                    -- fewer in the window say nothing
+    trip_pause    interval check (trip_pause > '0'),
+    failures      integer not null default 0,                 -- in a row, until now
+    window_began  timestamptz,
+    window_runs   integer not null default 0,
+    window_failed integer not null default 0,
+    opened_at     timestamptz,     -- the breaker is open since; null: closed
+    open_until    timestamptz,     -- from then on one row may try
+    probe         bigint,          -- the worker that tries
+    set_by        text,            -- 'code', or who set rate, concurrency or breaker
+    governs       boolean not null generated always as (
+        paused_at is not null or blocked_until is not null or rate is not null
+        or concurrency is not null or trip_after is not null or trip_share is not null) stored,
+    constraint gates_scope unique nulls not distinct (queue, kind, tenant)
+) with (fillfactor = 50);
+create index gates_governing on worker.gates (tenant) where governs;
+create index gates_tenant on worker.gates (tenant) where tenant is not null;
+
+-- How much of a gate's concurrency each worker holds, so that a dead worker's share comes back.
+create table worker.gate_shares (
+    gate   bigint not null references worker.gates on delete cascade,
+    worker bigint not null,
+    in_use integer not null,
+    primary key (gate, worker)
+) with (fillfactor = 50);
+create index gate_shares_worker on worker.gate_shares (worker);
 
 -- Tables of the user's own that were adopted. `tables add` writes it; the worker itself reads the
 -- catalog at start. `table_oid` finds a table that was renamed since.

@@ -1,0 +1,125 @@
+"""How many rows the gates let through now, and when each of them may start.
+
+Pure: it is given the gates as they stand under their locks, and is asked for what to write.
+
+A rate is a bucket of `burst` tokens that fills at `rate` a second; a row takes one when it starts.
+All that must be known is when the bucket is full again: a row may start at t once full_at - t is
+at most (burst - 1) / rate, and moves full_at to max(full_at, t) + 1 / rate. Rows are given starts
+up to HORIZON ahead, so that a fleet uses a rate to the full though it asks ten times a second, and
+the tokens of the same moment never meet two rows, however many replicas ask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from worker.flow.gate import EACH, Gate
+
+HORIZON = 0.25
+ASK_AGAIN = 0.1  # seconds until a concurrency limit is looked at again
+EPSILON = 1e-9
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one gate has let through in this claim."""
+
+    gate: Gate
+    taken: int = 0
+    probe: bool = False
+
+
+@dataclass(slots=True)
+class Admission:
+    """Lets rows through gates that are locked. held: of each gate, how many rows this worker
+    really holds: its share may have been written before some of them ended."""
+
+    gates: Sequence[Gate]
+    held: dict[int, int]
+    next_in: float | None = None
+    """Seconds until more may pass, if a gate has stopped some."""
+    _passes: dict[int, Pass] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._passes = {gate.id: Pass(gate) for gate in self.gates}
+        for gate in self.gates:
+            gate.in_use += self.held.get(gate.id, 0) - gate.share
+
+    def room(self, queue: str, kind: str, tenant: str | None, most: int) -> int:
+        """How many rows of a stream and tenant may be claimed, at most `most`."""
+        for gate in self._of(queue, kind, tenant):
+            most = min(most, self._room(gate, most))
+        return most
+
+    def admit(self, queue: str, kind: str, tenant: str | None) -> float:
+        """A row was claimed: the seconds until it may start."""
+        gates = list(self._of(queue, kind, tenant))
+        start = max((_slot(gate) for gate in gates), default=0.0)
+        for gate in gates:
+            passed = self._passes[gate.id]
+            passed.taken += 1
+            if gate.rate is not None:
+                gate.full_in = max(gate.full_in, start) + 1 / gate.rate
+            if gate.open_for is not None:
+                passed.probe = True
+        return start
+
+    def changed(self) -> Iterable[Pass]:
+        """What is to be written."""
+        for passed in self._passes.values():
+            gate = passed.gate
+            if passed.taken or self.held.get(gate.id, 0) != gate.share:
+                yield passed
+
+    def share(self, gate: Gate) -> int:
+        """What this worker now holds of a gate's concurrency."""
+        return self.held.get(gate.id, 0) + self._passes[gate.id].taken
+
+    def _of(self, queue: str, kind: str, tenant: str | None) -> Iterable[Gate]:
+        for gate in self.gates:
+            if gate.scope.tenant != EACH and gate.scope.holds(queue, kind, tenant):
+                yield gate
+
+    def _room(self, gate: Gate, most: int) -> int:
+        passed = self._passes[gate.id]
+        if gate.paused:
+            return self._stopped(None)
+        if gate.throttled:
+            return self._stopped(gate.blocked_for)
+        if gate.open_for is not None:  # the breaker is open, or one row tries
+            if gate.open_for > 0:
+                return self._stopped(gate.open_for)
+            if gate.probing or passed.probe:
+                return self._stopped(ASK_AGAIN)
+            most = min(most, 1)
+        if gate.concurrency is not None:
+            free = gate.concurrency - gate.in_use - passed.taken
+            if free < most:
+                self._stopped(ASK_AGAIN)
+                most = max(0, free)
+        if gate.rate is not None:
+            ahead = (HORIZON - max(0.0, gate.full_in)) * gate.rate + gate.burst - 1
+            tokens = max(0, math.floor(ahead + EPSILON) + 1)
+            if tokens < most:
+                self._stopped((tokens - ahead) / gate.rate + _gathering(gate.rate))
+                most = tokens
+        return most
+
+    def _stopped(self, seconds: float | None) -> int:
+        if seconds is not None:
+            self.next_in = seconds if self.next_in is None else min(self.next_in, seconds)
+        return 0
+
+
+def _gathering(rate: float) -> float:
+    """Seconds worth waiting beyond the next token, for others to come with it."""
+    return HORIZON / 2 if rate * HORIZON > 2 else 0.0
+
+
+def _slot(gate: Gate) -> float:
+    """Seconds until the gate's next token."""
+    if gate.rate is None:
+        return 0.0
+    return max(0.0, gate.full_in - (gate.burst - 1) / gate.rate)

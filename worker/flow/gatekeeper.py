@@ -1,0 +1,358 @@
+"""One worker's view of the fleet's gates: which rows they govern, and how those are claimed.
+
+A copy of the gates is read again when somebody notifies of a change, and every second while the
+worker claims. It only tells which rows to leave to the gates: what passes is decided under the
+gates' own locks, in the transaction that claims.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from worker.events import BreakerChanged, Event, Events, KeyThrottled, RowLost, RowSettled
+from worker.flow.admission import Admission
+from worker.flow.gate import EACH, Gate, Scope
+from worker.flow.tally import Tally
+from worker.link import Link
+from worker.row import Row
+from worker.source import Source, Stream
+from worker.statements import statement
+
+LOOK_EVERY = 1.0
+TENANTS_AT_ONCE = 100
+TENANT_WAIT = 0.1  # seconds until tenants that were stopped are asked for again
+
+
+class Gatekeeper:
+    """The gates of one worker's streams.
+
+    pairs: (queue, kind) of every handler. held: every row that the worker holds.
+    on_change: called when rows that wait may have become closed, or free. on_work: called when
+        there is something for `publish` to write.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        link: Link,
+        events: Events,
+        *,
+        held: Callable[[], Iterable[Row]],
+        on_change: Callable[[], None],
+        on_work: Callable[[], None],
+    ) -> None:
+        self.stale = True
+        self.next_in: float | None = None  # seconds until gates that stopped rows may let some pass
+        self._pairs = list(pairs)
+        self._link = link
+        self._events = events
+        self._held = held
+        self._on_change = on_change
+        self._on_work = on_work
+        self._gates: list[Gate] = []
+        self._read_at = 0.0
+        self._tenant_gates: dict[tuple[Scope, str], int] = {}
+        self._cursor: dict[tuple[str, str, int], str] = {}
+        self._fresh: list[Row] = []  # claimed, and not yet among those held
+        self._to_share: set[int] = set()
+        self._tally = Tally()
+        self._to_throttle: dict[Scope, tuple[float, str]] = {}
+        events.subscribe(self._observe)
+
+    # --- what they govern ------------------------------------------------------------------
+
+    def governs(self, stream: Stream) -> bool:
+        return any(gate.scope.covers(stream.queue, stream.kind) for gate in self._gates)
+
+    def stops(self, row: Row) -> bool:
+        """Whether a row that has not started yet is to be given back."""
+        return any(
+            gate.scope.holds(row.queue, row.kind, row.tenant)
+            and gate.scope.tenant != EACH
+            and self._closed_for(gate) != 0
+            for gate in self._gates
+        )
+
+    def notified(self) -> None:
+        """Somebody has changed a gate."""
+        self.stale = True
+        self._on_change()
+
+    async def look(self) -> bool:
+        """Reads the gates again if it is time; whether it did."""
+        now = time.monotonic()
+        if not self.stale and now - self._read_at < LOOK_EVERY:
+            return False
+        self.stale = False
+        self._read_at = now
+        queues, kinds = [queue for queue, _ in self._pairs], [kind for _, kind in self._pairs]
+        try:
+            records = await self._link.fetch(statement("flow/gates"), queues, kinds)
+        except BaseException:
+            self.stale = True
+            raise
+        self._gates = [Gate.of(record) for record in records]
+        if any(gate.concurrency is not None for gate in self._gates):
+            self._share_all()  # one may be new, and rows of ours under it already
+        return True
+
+    def _closed_for(self, gate: Gate) -> float | None:
+        """Seconds for which it is closed, as of now, by the copy; None for no known end."""
+        closed_for = gate.closed_for
+        if closed_for is None:
+            return None
+        return max(0.0, closed_for - (time.monotonic() - self._read_at))
+
+    # --- claiming --------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A round of claims begins: what the last one took is among the held ones by now."""
+        self._fresh.clear()
+        self.next_in = None
+
+    async def claim(
+        self, source: Source, stream: Stream, floors: bool, limit: int, worker: int
+    ) -> list[Row]:
+        """At most `limit` rows of a stream that gates govern, each with the time it may start."""
+        gates = [g for g in self._gates if g.scope.covers(stream.queue, stream.kind)]
+        ids = [gate.id for gate in gates if gate.scope.tenant is None]
+        if self._all_closed(gates):
+            return []
+        tenants: list[str] = []
+        if any(gate.scope.tenant is not None for gate in gates):
+            tenants = await self._tenants(source, stream)
+            ids += await self._gates_of(gates, tenants)
+        async with self._link.transaction() as connection:
+            records = await connection.fetch(statement("flow/lock"), ids, worker)
+            arrived = time.monotonic()
+            admission = Admission([Gate.of(r) for r in records], self._held_of(records, worker))
+            rows = await self._through(
+                connection, admission, source, stream, tenants, floors, limit, worker
+            )
+            for row in rows:
+                start = admission.admit(row.queue, row.kind, row.tenant)
+                row.not_before = arrived + start if start > 0 else None
+            await self._write(connection, admission, records, worker)
+        self._fresh += rows
+        self._note_trials(admission, rows)
+        self._wait_for(admission.next_in)
+        return rows
+
+    async def _through(
+        self,
+        connection: Any,
+        admission: Admission,
+        source: Source,
+        stream: Stream,
+        tenants: Sequence[str],
+        floors: bool,
+        limit: int,
+        worker: int,
+    ) -> list[Row]:
+        queue, kind = stream.queue, stream.kind
+        limit = admission.room(queue, kind, None, limit)
+        rows: list[Row] = []
+        if tenants and limit:
+            most = [admission.room(queue, kind, tenant, limit) for tenant in tenants]
+            rows = await source.claim_tenants(connection, stream, tenants, most, limit, worker)
+        if len(rows) < limit:
+            rows += await source.claim(
+                connection, [stream], floors, limit - len(rows), worker, gated=True
+            )
+        return rows
+
+    async def _tenants(self, source: Source, stream: Stream) -> list[str]:
+        at = (stream.queue, stream.kind, stream.priority)
+        after = self._cursor.get(at)
+        found = await source.tenants(self._link, stream, after, TENANTS_AT_ONCE)
+        if found:
+            self._cursor[at] = found[-1]
+        return found
+
+    async def _gates_of(self, gates: Sequence[Gate], tenants: Sequence[str]) -> list[int]:
+        """The gates of these tenants; made where they are not there yet."""
+        asked = set(tenants)
+        ids = [g.id for g in gates if g.scope.tenant not in (None, EACH) and g.scope.tenant in asked]
+        for gate in gates:
+            if gate.scope.tenant != EACH:
+                continue
+            known = self._tenant_gates
+            missing = [t for t in tenants if (gate.scope, t) not in known]
+            if missing:
+                for record in await self._link.fetch(
+                    statement("flow/tenants"), gate.scope.queue, gate.scope.kind, missing
+                ):
+                    known[gate.scope, record["tenant"]] = record["id"]
+            ids += [known[gate.scope, t] for t in tenants if (gate.scope, t) in known]
+        return sorted(set(ids))
+
+    def _all_closed(self, gates: Sequence[Gate]) -> bool:
+        """Whether nothing of the stream can pass, as far as is known without asking."""
+        for gate in gates:
+            if gate.scope.tenant is None and (closed_for := self._closed_for(gate)) != 0:
+                self._wait_for(closed_for)
+                return True
+        return False
+
+    async def _write(
+        self, connection: Any, admission: Admission, records: Sequence[Any], worker: int
+    ) -> None:
+        read_at = {record["id"]: record["at"] for record in records}
+        changed = list(admission.changed())
+        if not changed:
+            return
+        gates = [passed.gate for passed in changed]
+        await connection.fetch(
+            statement("flow/write"),
+            [gate.id for gate in gates],
+            [read_at[gate.id] for gate in gates],
+            [gate.full_in if gate.rate is not None else None for gate in gates],
+            [gate.in_use + passed.taken for gate, passed in zip(gates, changed, strict=True)],
+            [admission.share(gate) for gate in gates],
+            [passed.probe for passed in changed],
+            worker,
+        )
+
+    def _note_trials(self, admission: Admission, rows: Sequence[Row]) -> None:
+        trials = [passed.gate for passed in admission.changed() if passed.probe]
+        for row in rows:
+            tried = [g.id for g in trials if g.scope.holds(row.queue, row.kind, row.tenant)]
+            if tried:
+                self._tally.try_with(row, tried)
+
+    def _wait_for(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self.next_in = seconds if self.next_in is None else min(self.next_in, seconds)
+
+    # --- what runs did ---------------------------------------------------------------------
+
+    def throttle(self, row: Row, seconds: float, why: str, *, queue: bool, key: str | None) -> None:
+        """A handler was told to come back later: nothing of its row's key until then.
+
+        queue: whatever the kind, in the row's queue. key: instead of the row's tenant.
+        """
+        tenant = row.tenant if key is None else key
+        scope = Scope(row.queue, None, tenant) if queue else Scope(None, row.kind, tenant)
+        before = self._to_throttle.get(scope, (0.0, ""))
+        self._to_throttle[scope] = max(before, (seconds, why))
+        self._gates.append(Gate(0, scope, blocked_for=time.monotonic() - self._read_at + seconds))
+        self._on_change()
+        self._on_work()
+
+    def lost_sight(self) -> None:
+        """A claim's answer never came: what it took of the gates is to be given back."""
+        self._share_all()
+
+    async def publish(self, worker: int) -> None:
+        """Writes what runs did to the gates: throttles, breakers, shares of concurrency."""
+        for scope in list(self._to_throttle):
+            await self._publish_throttle(scope)
+        if self._tally.counts:
+            await self._publish_tally(worker)
+        if self._to_share:
+            await self._publish_shares(worker)
+
+    async def _publish_throttle(self, scope: Scope) -> None:
+        seconds, why = self._to_throttle[scope]
+        parts = (scope.queue, scope.kind, scope.tenant)
+        await self._link.fetch(statement("flow/throttle"), *parts, seconds, why)
+        del self._to_throttle[scope]
+        self._events.emit(KeyThrottled(*parts, seconds, why))
+
+    async def _publish_tally(self, worker: int) -> None:
+        counts = self._tally.take()
+        try:
+            changed = await self._link.fetch(
+                statement("flow/tally"),
+                list(counts),
+                [count.runs for count in counts.values()],
+                [count.failed for count in counts.values()],
+                [count.tail for count in counts.values()],
+                [count.trial for count in counts.values()],
+                worker,
+            )
+        except BaseException:
+            self._tally.put_back(counts)
+            raise
+        for record in changed:
+            scope = str(Scope(record["queue"], record["kind"], record["tenant"]))
+            self._events.emit(BreakerChanged(scope, record["state"], record["open_for"]))
+            self.stale = True
+
+    async def _publish_shares(self, worker: int) -> None:
+        ids = sorted(self._to_share)
+        self._to_share.clear()
+        scopes = self._scopes_by_id()
+        holding = Holding([*self._held(), *self._fresh], worker)
+        shares = [holding.count(scopes[id_]) if id_ in scopes else 0 for id_ in ids]
+        try:
+            await self._link.fetch(statement("flow/share"), ids, shares, worker)
+        except BaseException:
+            self._to_share.update(ids)
+            raise
+
+    def _held_of(self, records: Sequence[Any], worker: int) -> dict[int, int]:
+        """Of each locked gate that limits concurrency, how many rows are ours."""
+        limited = [record for record in records if record["concurrency"] is not None]
+        if not limited:
+            return {}
+        holding = Holding([*self._held(), *self._fresh], worker)
+        self._to_share.difference_update(record["id"] for record in limited)
+        return {
+            record["id"]: holding.count(Scope(record["queue"], record["kind"], record["tenant"]))
+            for record in limited
+        }
+
+    def _scopes_by_id(self) -> dict[int, Scope]:
+        scopes = {gate.id: gate.scope for gate in self._gates}
+        for (scope, tenant), id_ in self._tenant_gates.items():
+            scopes[id_] = Scope(scope.queue, scope.kind, tenant)
+        return scopes
+
+    def _share_all(self) -> None:
+        self._to_share |= {
+            gate.id
+            for gate in self._gates
+            if gate.concurrency is not None and gate.scope.tenant != EACH
+        }
+        self._to_share |= set(self._tenant_gates.values())
+
+    def _observe(self, event: Event) -> None:
+        if not self._gates or not isinstance(event, RowSettled | RowLost):
+            return
+        row = event.row
+        gates = [g for g in self._gates if g.scope.holds(row.queue, row.kind, row.tenant)]
+        if not gates:
+            return
+        transition = event.transition if isinstance(event, RowSettled) else None
+        trips = [self._id_for(gate, row) for gate in gates if gate.trips]
+        self._tally.note(row, [id_ for id_ in trips if id_ is not None], transition)
+        for gate in gates:
+            if gate.concurrency is not None and (id_ := self._id_for(gate, row)) is not None:
+                self._to_share.add(id_)
+        if self._to_share or self._tally.counts:
+            self._on_work()
+
+    def _id_for(self, gate: Gate, row: Row) -> int | None:
+        """The gate's own id, or that of the row's tenant where it stands for each of them."""
+        if gate.scope.tenant != EACH:
+            return gate.id
+        return self._tenant_gates.get((gate.scope, row.tenant or ""))
+
+
+class Holding:
+    """The rows that a worker holds, to be counted by scope."""
+
+    def __init__(self, rows: Iterable[Row], worker: int) -> None:
+        counted = Counter((r.queue, r.kind, r.tenant) for r in rows if r.owner == worker)
+        self._all = list(counted.items())
+        self._by_tenant: dict[str | None, list[tuple[tuple[str, str, str | None], int]]] = {}
+        for key, count in self._all:
+            self._by_tenant.setdefault(key[2], []).append((key, count))
+
+    def count(self, scope: Scope) -> int:
+        rows = self._all if scope.tenant is None else self._by_tenant.get(scope.tenant, [])
+        return sum(count for (queue, kind, _), count in rows if scope.covers(queue, kind))
