@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.errors import DuerowError, PayloadInvalid
     from worker.job import Job
     from worker.lazy import Lazy
-    from worker.outcome import Cancel, Dead, Retry, Snooze
+    from worker.outcome import Cancel, Dead, Retry, Snooze, Throttled
     from worker.producer import Enqueued, enqueue, enqueue_many
     from worker.redrive import Redrive
     from worker.retry import PermanentError, RetryPolicy, wait_spread
@@ -43,6 +43,7 @@ __all__ = [
     "RetryPolicy",
     "Snooze",
     "Task",
+    "Throttled",
     "__version__",
     "enqueue",
     "enqueue_many",
@@ -56,7 +57,7 @@ _HOMES = {
     "job": ("Job",),
     "lazy": ("Lazy",),
     "producer": ("Enqueued", "enqueue", "enqueue_many"),
-    "outcome": ("Cancel", "Dead", "Retry", "Snooze"),
+    "outcome": ("Cancel", "Dead", "Retry", "Snooze", "Throttled"),
     "redrive": ("Redrive",),
     "retry": ("PermanentError", "RetryPolicy", "wait_spread"),
 }

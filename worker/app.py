@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 from worker.errors import RegistrationError
 from worker.events import Observer
 from worker.job import Job
+from worker.limit import Breaker, Limit, Limits, per_second, scope_of
 from worker.recurrence import Recurrence
 from worker.redrive import Redrive
 from worker.registry import Handler, Registry, build_handler
@@ -60,6 +61,7 @@ class App:
 
     def __init__(self) -> None:
         self.registry = Registry()
+        self.limits = Limits()
         self.observers: tuple[Observer, ...] = ()
 
     @overload
@@ -184,6 +186,62 @@ class App:
             return Task(function, handler)
 
         return register
+
+    def limit(
+        self,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        tenant: str | None = None,
+        each_tenant: bool = False,
+        rate: float | None = None,
+        per: float | dt.timedelta = 1.0,
+        burst: int | None = None,
+        concurrency: int | None = None,
+    ) -> None:
+        """Limits what the whole fleet, however many workers, runs of a queue, kind or tenant.
+
+            app.limit(kind="send", rate=50, burst=10)
+            app.limit(kind="send", each_tenant=True, concurrency=3)
+
+        An adopted table is a queue and a kind by its name. Several limits may hold for a row; all
+        of them do. What an operator sets outranks it (`worker limits set`).
+
+        rate: rows that may start in `per` (a second, unless said). burst: how many of them at once
+            after a rest; default: a tenth of the rate a second.
+        concurrency: rows that may run at once.
+        each_tenant: each tenant has this limit for itself.
+        Raises RegistrationError.
+        """
+        scope = scope_of(queue, kind, tenant, each_tenant)
+        given = None if rate is None else per_second(rate, per)
+        self.limits.limit(scope, Limit(given, burst, concurrency))
+
+    def breaker(
+        self,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        tenant: str | None = None,
+        each_tenant: bool = False,
+        failures: int | None = 10,
+        share: float | None = None,
+        runs: int = 10,
+        window: float | dt.timedelta = 60.0,
+        pause: float | dt.timedelta = 60.0,
+    ) -> None:
+        """Leaves the outside alone, on all workers, after so many `failures` in a row, or when such
+        a `share` of the runs in the last `window` failed, of which there were at least `runs`.
+        After `pause` one row tries; what becomes of it closes the breaker, or opens it again.
+
+        A failure is an error that the handler raised, or its timeout; not a row that it declared
+        dead, cancelled, snoozed or throttled, nor a payload that did not fit.
+        Raises RegistrationError.
+        """
+        scope = scope_of(queue, kind, tenant, each_tenant)
+        self.limits.breaker(
+            scope, Breaker(failures, share, runs, _seconds(window), _seconds(pause))
+        )
 
     def observe(self, observer: Observer) -> Observer:
         """Calls `observer` with every event of this app's workers; usable as a decorator."""

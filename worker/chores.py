@@ -87,6 +87,7 @@ class Chores:
                 Chore(_of("orphans", s), s.orphans_every, partial(self._orphans, s))
                 for s in sources
             ),
+            Chore("gates", lease / 3, self._gates),
             Chore("partitions", 3600, self._partitions),
             Chore("stats", 60, self._stats),
             Chore("unclaimed", 60, self._unclaimed),
@@ -177,6 +178,12 @@ class Chores:
         for row in rows:
             self._told.append(RowSwept(source.name, *row))
         return len(rows)
+
+    async def _gates(self, connection: Any) -> str:
+        """After the sweeps: what a dead worker held of a limit comes back with its rows."""
+        back = await connection.fetch(statement("flow/reclaim"))
+        count = sum(record["in_use"] for record in back)
+        return f"{count} of the limits' slots returned" if count else ""
 
     async def _redrive(self, rule: Rule, connection: Any) -> str:
         [source] = [source for source in self._sources if source.name == rule.source]

@@ -36,6 +36,7 @@ from worker.outcome import (
     Released,
     Retry,
     Snooze,
+    Throttled,
     text_of,
 )
 from worker.registry import Adopted, Handler, Registry
@@ -87,7 +88,8 @@ class Executor:
     """Starts runs and reports each as a settlement.
 
     settle: takes what a run decided. finished: called when a slot is free; `committed` of settle
-    says that a session has already carried the transition out.
+    says that a session has already carried the transition out. throttled: called when a handler
+    was told to come back later.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Executor:
         committed: Callable[[Settlement], None],
         lost: Callable[[Row, float, str], None],
         finished: Callable[[Run], None],
+        throttled: Callable[[Row, Throttled], None],
     ) -> None:
         self._registry = registry
         self._sources = sources
@@ -114,6 +117,7 @@ class Executor:
         self._committed = committed
         self._lost = lost
         self._finished = finished
+        self._throttled = throttled
         self._threads = Threads()
         self._watch: asyncio.TimerHandle | None = None
         self.running: dict[Claim, Run] = {}
@@ -277,7 +281,7 @@ class Executor:
             return Done()
         if inspect.isawaitable(value) or inspect.isasyncgen(value) or inspect.isgenerator(value):
             return Failed(_never_ran(run, value))
-        if isinstance(value, Retry | Snooze | Cancel | Dead):
+        if isinstance(value, Retry | Snooze | Throttled | Cancel | Dead):
             return value
         if run.handler.table is not None:
             return _recur(run, run.handler.table, value)
@@ -303,7 +307,7 @@ class Executor:
             case "lost":
                 self._report_lost(run, "a run that had not ended")
                 return None
-        if isinstance(error, Retry | Snooze | Cancel | Dead):
+        if isinstance(error, Retry | Snooze | Throttled | Cancel | Dead):
             return error
         if isinstance(error, Outcome):
             return Failed(TypeError(f"{type(error).__name__} is no outcome a handler can raise"))
@@ -315,6 +319,8 @@ class Executor:
     def _settlement(
         self, run: Run, answer: Answer, policy: RetryPolicy | None = None
     ) -> Settlement:
+        if isinstance(answer, Throttled):
+            self._throttled(run.row, answer)
         transition = decide(run.row, answer, policy or run.handler.retry)
         return Settlement(run.row, transition, run.seconds, run.wait)
 

@@ -8,19 +8,25 @@ from typing import Any
 
 CHANNEL = "duerow"
 WORKER_CHANNEL = "duerow_worker"
+GATES_CHANNEL = "duerow_gates"
 
 
 class Listener:
     """Listens on a connection it is attached to, and calls `heard` for each notification of our
-    queues, `called` with the id of a worker that an operator wants something of. `live`: whether it
-    would hear one; `wake` is set when it no longer does."""
+    queues, `called` with the id of a worker that an operator wants something of, `gated` when a gate
+    was changed. `live`: whether it would hear one; `wake` is set when it no longer does."""
 
     def __init__(
-        self, queues: Collection[str], heard: Callable[[], None], called: Callable[[str], None]
+        self,
+        queues: Collection[str],
+        heard: Callable[[], None],
+        called: Callable[[str], None],
+        gated: Callable[[], None],
     ) -> None:
         self._queues = frozenset(queues)
         self._heard = heard
         self._called = called
+        self._gated = gated
         self.wake = asyncio.Event()
         self.live = False
 
@@ -28,8 +34,10 @@ class Listener:
         """Starts listening on a connection that was just made."""
         await connection.add_listener(CHANNEL, self._notified)
         await connection.add_listener(WORKER_CHANNEL, self._worker_notified)
+        await connection.add_listener(GATES_CHANNEL, self._gates_notified)
         connection.add_termination_listener(self._ended)
         self.live = True
+        self._gated()
         self._heard()  # something may have come while nobody listened
 
     def _notified(self, connection: Any, pid: int, channel: str, payload: str) -> None:
@@ -38,6 +46,9 @@ class Listener:
 
     def _worker_notified(self, connection: Any, pid: int, channel: str, payload: str) -> None:
         self._called(payload)
+
+    def _gates_notified(self, connection: Any, pid: int, channel: str, payload: str) -> None:
+        self._gated()
 
     def _ended(self, connection: Any) -> None:
         self.live = False

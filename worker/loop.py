@@ -17,9 +17,11 @@ from collections.abc import Callable
 
 from worker.claim import Claimers
 from worker.execute import Executor, Run
+from worker.flow.gatekeeper import Gatekeeper
 from worker.row import Row
 from worker.settle import BATCH_MOST, Settler
 from worker.source import Settlement
+from worker.timetable import Timetable
 from worker.transition import Transition
 from worker.trial import Trial
 
@@ -41,6 +43,7 @@ class Loop:
         self,
         claimer: Claimers,
         settler: Settler,
+        gates: Gatekeeper,
         *,
         slots: int,
         batch: int,
@@ -56,6 +59,7 @@ class Loop:
         self.idle.set()
         self._claimer = claimer
         self._settler = settler
+        self._gates = gates
         self._slots = slots
         self._batch = batch
         self._poll_first, self._poll_most = poll
@@ -65,6 +69,7 @@ class Loop:
         self._worker = worker
         self._hears = hears
         self._buffer: deque[Row] = deque()
+        self._timetable = Timetable(self._pump)
         self._buffered_at = 0.0
         self._mean_run: float | None = None
         self.open = True
@@ -90,12 +95,21 @@ class Loop:
 
     async def _step(self, worker: int) -> float:
         if self._claimer.unsure:
+            self._gates.lost_sight()
             await self._claimer.reconcile(worker, self.held())
+        if await self._gates.look():
+            self._give_back_stopped()
         self._return_stale()
+        pause = await self._claim(worker)
+        await self._gates.publish(worker)
+        return pause
+
+    async def _claim(self, worker: int) -> float:
         want = self._room()
         if not self.open or not self._worth_claiming(want):
             return BUFFER_AGE_MOST
         self._dry = False
+        self._gates.begin()
         rows = await self._claimer.step(want, worker)
         self._dry = not rows or (len(rows) < want and not self._asks_again())
         self._accept(rows, worker)
@@ -156,18 +170,19 @@ class Loop:
     def forget(self) -> None:
         """The claims are lost: drops what has not started."""
         self._buffer.clear()
+        self._timetable.clear()
         self._trial.end()
 
     @property
     def buffered(self) -> int:
-        return len(self._buffer) + (self._trial.waiting is not None)
+        return len(self._buffer) + len(self._timetable) + (self._trial.waiting is not None)
 
     def held(self) -> dict[str, list[Row]]:
         """Every row that is ours, by source."""
         running = (run.row for run in self.executor.running.values())
         waiting = () if self._trial.waiting is None else (self._trial.waiting,)
         held: dict[str, list[Row]] = {}
-        for row in (*running, *waiting, *self._buffer, *self._settler.held()):
+        for row in (*running, *waiting, *self._buffer, *self._timetable, *self._settler.held()):
             held.setdefault(row.source, []).append(row)
         return held
 
@@ -175,7 +190,8 @@ class Loop:
         """How many rows to claim."""
         if self._settler.pending >= UNWRITTEN_MOST or self._trial.alone:
             return 0
-        room = self._slots + self._ahead() - len(self.executor.running) - len(self._buffer)
+        held = len(self.executor.running) + len(self._buffer) + len(self._timetable)
+        room = self._slots + self._ahead() - held
         if self.row_budget is not None:
             room = min(room, self.row_budget - self.taken)
         return max(0, min(self._batch, room))
@@ -197,7 +213,7 @@ class Loop:
 
     def _accept(self, rows: list[Row], worker: int) -> None:
         if not rows:
-            if self._claimer.looked:
+            if self._claimer.looked and self._gates.next_in is None:
                 self.empty.set()
             return
         self.empty.clear()
@@ -208,7 +224,7 @@ class Loop:
             self._buffered_at = time.monotonic()
         for row in rows:
             if not self._trial.concerns(row):
-                self._buffer.append(row)
+                (self._buffer if row.not_before is None else self._timetable).append(row)
             elif not self._trial.admit(row):
                 self._give_back(row, delay=random.uniform(1.0, 3.0))
         if self.open:
@@ -231,9 +247,18 @@ class Loop:
             self._pump_in(self._trial.over_in())
         if self._trial.alone:
             return
+        if self._timetable:
+            self._keep_time()
         while self._buffer and len(running) < self._slots:
             self.executor.start(self._buffer.popleft())
             self._buffered_at = time.monotonic()
+
+    def _keep_time(self) -> None:
+        """Starts rows whose time has come; those that missed it go back."""
+        for row in self._timetable.late():
+            self._give_back(row)
+        for row in self._timetable.due(self._slots - len(self.executor.running)):
+            self.executor.start(row)
 
     def _pump_in(self, seconds: float) -> None:
         if self._trial_alarm is not None:
@@ -251,6 +276,8 @@ class Loop:
         self._poll = self._poll_first if found else min(self._poll_most, self._poll * 2)
         if found and self._asks_again():
             return 0.0
+        if (stopped := self._gates.next_in) is not None:
+            return min(self._poll_most, stopped * random.uniform(1.0, 1.2))
         if not self._claimer.looked:  # for want of a ration: what woke us may be out of sight
             return min(self._poll, self._claimer.next_look_in() + 0.001)
         next_in = self._claimer.next_due_in()
@@ -276,6 +303,15 @@ class Loop:
     def _release_buffer(self) -> None:
         while self._buffer:
             self._give_back(self._buffer.popleft())
+        for row in self._timetable.clear():
+            self._give_back(row)
+
+    def _give_back_stopped(self) -> None:
+        """What a gate has closed for since it was claimed."""
+        for rows in (self._buffer, self._timetable):
+            for row in [row for row in rows if self._gates.stops(row)]:
+                rows.remove(row)
+                self._give_back(row)
 
     def _give_back(self, row: Row, delay: float | None = None) -> None:
         transition = Transition("released", delay=delay, refund=1, recorded=False)

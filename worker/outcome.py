@@ -80,6 +80,42 @@ class Snooze(_Postponed):
         super().__init__(reason, after=after, at=at)
 
 
+class Throttled(_Postponed):
+    """The outside asks to be left alone for a while: the row runs later, at no cost of an attempt,
+    and until then no worker claims another row of the same key.
+
+    retry_after: seconds (or `at`: until when). key: whom it is about; default: the row's tenant, or
+        all rows of the kind if it has none. queue: the key's rows of the whole queue, whatever
+        their kind.
+    """
+
+    def __init__(
+        self,
+        reason: object = None,
+        *,
+        retry_after: float | dt.timedelta | None = None,
+        at: dt.datetime | None = None,
+        key: str | None = None,
+        queue: bool = False,
+    ) -> None:
+        if retry_after is None and at is None:
+            raise UsageError(
+                "Throttled needs `retry_after` or `at`",
+                why="without a time nothing would ever be tried again",
+                hint="raise Throttled(retry_after=60)",
+            )
+        super().__init__(reason, after=retry_after, at=at)
+        self.key = key
+        self.queue = queue
+
+    def seconds(self, now: dt.datetime) -> float:
+        """How long it lasts from `now` on."""
+        if self.after is not None:
+            return self.after
+        assert self.at is not None
+        return max(0.0, (self.at - now).total_seconds())
+
+
 class Cancel(Outcome):
     """The row need not run any more. Final."""
 
@@ -117,7 +153,7 @@ class Released:
     started: bool
 
 
-Answer = Done | Retry | Snooze | Cancel | Dead | Failed | Released
+Answer = Done | Retry | Snooze | Throttled | Cancel | Dead | Failed | Released
 
 
 @dataclass(slots=True)

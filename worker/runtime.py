@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import platform
 import secrets
@@ -15,6 +16,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -32,12 +34,15 @@ from worker.events import (
     WorkerStopped,
 )
 from worker.execute import Executor, Run
+from worker.flow.gatekeeper import Gatekeeper
 from worker.heartbeat import GRACE_PASSED, Heartbeat
 from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
 from worker.listen import Listener
 from worker.loop import Loop
+from worker.outcome import Throttled
 from worker.probe import Server, probe
 from worker.redrive import Rule
+from worker.row import Row
 from worker.service import Service, ServiceDied
 from worker.sessions import Sessions
 from worker.settings import Settings
@@ -45,6 +50,7 @@ from worker.settle import Settler
 from worker.source import Source
 from worker.sources.adopt import adopted, refuse_shared
 from worker.sources.jobs import Jobs
+from worker.statements import statement
 from worker.url import DatabaseURL, connect
 
 # While it stops, a worker's own threads must get the GIL from handlers that spin on it: each of
@@ -206,8 +212,17 @@ class Worker:
         self._settle_link = Link("settle", self._url, outage, **hot)
         self._by_name = by_name = {source.name: source for source in sources}
         self._settler = Settler(by_name, self._settle_link, self.events)
+        self._gates = Gatekeeper(
+            [*self._pairs, *((s.name, s.name) for s in sources if s.name != "jobs")],
+            self._claim_link,
+            self.events,
+            held=lambda: (row for rows in self._loop.held().values() for row in rows),
+            on_change=lambda: self._loop.heard(),
+            on_work=lambda: self._loop.wake.set(),
+        )
         claimers = Claimers(
-            [Claimer(source, self._claim_link, self.events) for source in sources], self.events
+            [Claimer(source, self._claim_link, self.events, self._gates) for source in sources],
+            self.events,
         )
         self._sessions = Sessions(
             self._url,
@@ -218,6 +233,7 @@ class Worker:
         self._loop = Loop(
             claimers,
             self._settler,
+            self._gates,
             slots=settings.concurrency,
             batch=settings.claim_batch,
             poll=(settings.poll_interval, settings.poll_max),
@@ -239,8 +255,9 @@ class Worker:
             committed=self._settler.note_committed,
             lost=self._settler.add_lost,
             finished=self._loop.finished,
+            throttled=partial(_tell, asyncio.get_running_loop(), self._throttle),
         )
-        self._listener = Listener(self.queues, self._loop.heard, self._called)
+        self._listener = Listener(self.queues, self._loop.heard, self._called, self._gates.notified)
         listens = settings.listen and not (server.pooled and settings.direct_url is None)
         self._ear = Link(
             "listen",
@@ -299,6 +316,7 @@ class Worker:
             for handler in self._app.registry
             if handler.signature.session_kind is not None
         )
+        await self._declare_limits()
         self.worker_id = await self._register()
         self._heartbeat.start(self.worker_id)
         self.events.emit(
@@ -306,6 +324,19 @@ class Worker:
                 self.worker_id, self.name, self.queues, self.kinds, self._settings.concurrency
             )
         )
+
+    async def _declare_limits(self) -> None:
+        """What the code says of limits, where no operator has said otherwise."""
+        for scope, rules in self._app.limits.rules.items():
+            parts = (scope.queue, scope.kind, scope.tenant)
+            try:
+                await self._claim_link.fetch(
+                    statement("operate/limit"), *parts, *rules.parameters(), "code", None, True
+                )
+            except LinkDown as error:
+                raise DatabaseUnreachable(
+                    error.what, why=error.why, hint="worker doctor"
+                ) from error
 
     async def _register(self) -> int:
         settings = self._settings
@@ -327,6 +358,11 @@ class Worker:
                     error.what, why=error.why, hint="worker doctor"
                 ) from error
             raise
+
+    def _throttle(self, row: Row, answer: Throttled) -> None:
+        seconds = answer.seconds(dt.datetime.now(dt.UTC))
+        why = answer.reason or ""
+        self._gates.throttle(row, seconds, why, queue=answer.queue, key=answer.key)
 
     def _called(self, worker: str) -> None:
         """An operator has asked the worker of that id for something; its heartbeat tells what."""

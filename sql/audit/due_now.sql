@@ -12,7 +12,7 @@
 --   retrying      rows that failed before and are due later
 --   scheduled     rows that never ran and are due later
 --   workers       live workers that serve this queue and kind
---   paused_since  when the queue was paused
+--   paused_since  when the queue or the kind was paused
 --
 -- Parameters
 --   queue = (any)   this queue only
@@ -24,7 +24,9 @@ select live.queue, live.kind, live.due, date_trunc('milliseconds', now() - live.
          where w.gone_at is null and w.stopped_at is null and w.draining_at is null
            and w.heartbeat_at + w.lease > now()
            and live.queue = any (w.queues) and live.kind = any (w.kinds)) as workers,
-       (select q.paused_at::timestamptz(3) from worker.queues q where q.name = live.queue) as paused_since
+       (select min(g.paused_at)::timestamptz(3) from worker.gates g
+         where g.tenant is null and (g.queue is null or g.queue = live.queue)
+           and (g.kind is null or g.kind = live.kind)) as paused_since
   from (select queue, kind,
                count(*) filter (where owner is null and due_at <= now()) as due,
                min(due_at) filter (where owner is null and due_at <= now()) as oldest,

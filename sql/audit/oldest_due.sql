@@ -1,6 +1,6 @@
 -- Which rows have waited longest, and why does nobody take them? The longest wait first.
 --
--- why_not says what keeps a row from running: its queue is paused; no live worker serves its queue and
+-- why_not says what keeps a row from running: its queue, kind or tenant is paused; no live worker serves its queue and
 -- kind; or all slots are busy, in which case it is a matter of time.
 --
 -- Columns
@@ -41,8 +41,11 @@ with recursive streams as (
 )
 select o.id, o.queue, o.kind, o.priority, o.tenant, o.due_at::timestamptz(3),
        date_trunc('milliseconds', now() - o.due_at) as waiting, o.attempt,
-       case when exists (select from worker.queues q where q.name = o.queue and q.paused_at is not null)
-            then 'the queue is paused'
+       case when exists (
+                select from worker.gates g
+                 where g.paused_at is not null and (g.queue is null or g.queue = o.queue)
+                   and (g.kind is null or g.kind = o.kind) and (g.tenant is null or g.tenant = o.tenant))
+            then 'it is paused'
             when not exists (
                 select from worker.workers w
                  where w.gone_at is null and w.stopped_at is null and w.draining_at is null

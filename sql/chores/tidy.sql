@@ -1,5 +1,5 @@
 -- Deletes what nobody can ask for any more: unique keys whose period is over, workers that went
--- long ago, old roll-ups and operator actions.
+-- long ago, gates that hold nothing, old roll-ups and operator actions.
 --
 -- takes  $1 float8: seconds that attempts are kept (workers and actions are kept as long).
 with keys as (
@@ -8,6 +8,9 @@ with keys as (
     delete from worker.workers w
      where coalesce(stopped_at, gone_at) < now() - make_interval(secs => $1)
        and not exists (select from worker.jobs j where j.owner = w.id)
+), gates as (
+    delete from worker.gates
+     where not governs and in_use = 0 and opened_at is null and coalesce(full_at, '-infinity') < now()
 ), rollups as (
     delete from worker.stats where minute < now() - interval '90 days'
 )

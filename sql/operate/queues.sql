@@ -22,6 +22,7 @@ select queue, coalesce(due, 0) as due, coalesce(scheduled, 0) as scheduled, coal
        coalesce(workers, 0) as workers, paused_at, paused_by, reason
   from counted
   full join served using (queue)
-  full join (select name as queue, paused_at, paused_by, reason from worker.queues where paused_at is not null) paused
+  full join (select queue, paused_at, paused_by, reason from worker.gates
+               where paused_at is not null and queue is not null and kind is null and tenant is null) paused
        using (queue)
  order by queue;

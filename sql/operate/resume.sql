@@ -1,18 +1,23 @@
--- Lets a paused queue be claimed from again, and wakes its workers.
+-- Lets what was paused be claimed again, and tells the workers.
 --
--- takes  $1 text: the queue, $2 text: who asks, $3 text: why, or null.
--- gives  queue, paused_at: since when it had been paused.
+-- takes  as pause.sql.
+-- gives  queue, kind, tenant, paused_at: since when it had been paused.
 -- none   it is not paused.
 with before as (
-    select name, paused_at from worker.queues where name = $1::text and paused_at is not null for update
+    select id, paused_at
+      from worker.gates
+     where queue is not distinct from $1::text and kind is not distinct from $2::text
+       and tenant is not distinct from $3::text and paused_at is not null
+       for update
 ), resumed as (
-    update worker.queues q
+    update worker.gates g
        set paused_at = null, paused_by = null, reason = null
       from before
-     where q.name = before.name
-    returning before.name, before.paused_at
+     where g.id = before.id
+    returning g.queue, g.kind, g.tenant, before.paused_at
 ), recorded as (
     insert into worker.operator_actions (actor, action, source, target, reason)
-    select $2::text, 'resume', 'queues', name, $3::text from resumed
+    select $4::text, 'resume', 'gates', concat_ws(' ', 'queue ' || queue, 'kind ' || kind, 'tenant ' || tenant), $5::text
+      from resumed
 )
-select name as queue, paused_at, pg_notify('duerow', name) is not null as woken from resumed;
+select queue, kind, tenant, paused_at, pg_notify('duerow_gates', '') is not null as woken from resumed;

@@ -1,16 +1,18 @@
 -- The state of the whole in one row.
 --
--- gives  counts of live jobs by state; oldest_due: seconds that the first due job has waited whose queue is not
---        paused; dead_last_day; done_last_minute: as the last roll-up has it; workers and slots that are alive;
---        paused: the paused queues.
+-- gives  counts of live jobs by state; oldest_due: seconds that the first due job has waited that is not paused;
+--        dead_last_day; done_last_minute: as the last roll-up has it; workers and slots that are alive; paused: the paused queues, kinds and tenants.
 with jobs as (
     select count(*) filter (where owner is null and due_at <= now()) as due,
            count(*) filter (where owner is null and due_at > now() and attempt = 0) as scheduled,
            count(*) filter (where owner is null and due_at > now() and attempt > 0) as retrying,
            count(*) filter (where owner is not null) as running,
-           min(due_at) filter (where owner is null and due_at <= now() and queue <> all (array(
-               select name from worker.queues where paused_at is not null))) as first_due
-      from worker.jobs
+           min(due_at) filter (where owner is null and due_at <= now() and ((select count(*) = 0 from worker.gates where paused_at is not null)
+               or not exists (
+               select from worker.gates g
+                where g.paused_at is not null and (g.queue is null or g.queue = j.queue)
+                  and (g.kind is null or g.kind = j.kind) and (g.tenant is null or g.tenant = j.tenant)))) as first_due
+      from worker.jobs j
 ), alive as (
     select count(*) as workers, coalesce(sum(slots), 0) as slots,
            count(*) filter (where draining_at is not null) as draining
@@ -24,5 +26,6 @@ select now() as at, jobs.due, jobs.scheduled, jobs.retrying, jobs.running,
        (select coalesce(sum(count), 0)::bigint from worker.stats
          where outcome = 'done' and minute = date_trunc('minute', now()) - interval '1 minute') as done_last_minute,
        alive.workers, alive.slots, alive.draining,
-       array(select name from worker.queues where paused_at is not null order by name) as paused
+       array(select concat_ws(' ', queue, 'kind ' || kind, 'tenant ' || tenant) from worker.gates
+              where paused_at is not null order by 1) as paused
   from jobs, alive;

@@ -40,12 +40,12 @@ def pause(
 ) -> None:
     """Claim nothing more from QUEUE. What runs goes on."""
     with session(database_url) as connection:
-        [found] = ask(connection, "operate/pause", queue, actor(by), reason)
+        [found] = ask(connection, "operate/pause", queue, None, None, actor(by), reason)
     if not found.pop("known"):
         say(f"no job and no worker names the queue {queue!r}; it is paused all the same")
     if not found.pop("changed"):
         say(f"queue {queue!r} was paused already")
-    show_record(found, as_json=as_json)
+    show_record(_of_queue(found), as_json=as_json)
 
 
 @command.command("resume")
@@ -58,8 +58,13 @@ def resume(
 ) -> None:
     """Claim from QUEUE again."""
     with session(database_url) as connection:
-        found = ask(connection, "operate/resume", queue, actor(by), reason)
+        found = ask(connection, "operate/resume", queue, None, None, actor(by), reason)
     if not found:
         say(f"queue {queue!r} was not paused")
     since = found[0]["paused_at"] if found else None
     show_record({"queue": queue, "was_paused_at": since}, as_json=as_json)
+
+
+def _of_queue(found: dict[str, object]) -> dict[str, object]:
+    """Without the parts of a scope that a queue's pause does not have."""
+    return {name: value for name, value in found.items() if name not in ("kind", "tenant")}

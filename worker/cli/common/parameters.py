@@ -17,6 +17,18 @@ def duration(text: str) -> float:
         raise click.BadParameter(f"{text!r}: {error}") from None
 
 
+def rate(text: str) -> float:
+    """`50/s`, `600/m`, `1000/h`, `20/d`: rows a second."""
+    number, slash, unit = text.partition("/")
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400}.get(unit.strip().lower()[:1])
+    try:
+        if not slash or seconds is None:
+            raise ValueError
+        return float(number) / seconds
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: a rate is written like 50/s or 600/m") from None
+
+
 def moment(text: str) -> dt.datetime:
     """`2027-01-31T09:00`, in the local zone unless it names one."""
     try:

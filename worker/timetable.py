@@ -1,0 +1,70 @@
+"""Rows that may start at a given time, not before, and not long after."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+from worker.row import Row
+
+LATE = 0.1
+"""Seconds. A row that could not start by then has missed its turn: started all the same, rows that
+were meant to come one after the other would come at once."""
+
+
+class Timetable:
+    """Rows in the order of their `not_before`. wake: called when the first of them is due."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._rows: list[tuple[float, int, Row]] = []
+        self._numbers = itertools.count()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for _, _, row in self._rows)
+
+    def append(self, row: Row) -> None:
+        assert row.not_before is not None
+        heapq.heappush(self._rows, (row.not_before, next(self._numbers), row))
+
+    def remove(self, row: Row) -> None:
+        self._rows = [entry for entry in self._rows if entry[2] is not row]
+        heapq.heapify(self._rows)
+
+    def due(self, most: int) -> list[Row]:
+        """Takes those whose time has come, at most `most`; asks to be woken for the next."""
+        now = time.monotonic()
+        taken = []
+        while self._rows and len(taken) < most and self._rows[0][0] <= now:
+            taken.append(heapq.heappop(self._rows)[2])
+        self._set_alarm(now)
+        return taken
+
+    def late(self) -> list[Row]:
+        """Takes those that have missed their turn."""
+        now = time.monotonic()
+        taken = []
+        while self._rows and now - self._rows[0][0] > LATE:
+            taken.append(heapq.heappop(self._rows)[2])
+        return taken
+
+    def clear(self) -> list[Row]:
+        rows = [row for _, _, row in self._rows]
+        self._rows.clear()
+        return rows
+
+    def _set_alarm(self, now: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._rows:
+            # where no slot was free: one that gets free asks, or the turn is missed
+            delay = self._rows[0][0] - now if self._rows[0][0] > now else LATE
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._wake)
