@@ -507,6 +507,8 @@ CREATE INDEX jobs_finished_id ON ONLY worker.jobs_finished USING btree (id);
 
 CREATE INDEX jobs_finished_default_id_idx ON worker.jobs_finished_default USING btree (id);
 
+CREATE INDEX jobs_tenant ON worker.jobs USING btree (queue, kind, priority, tenant, due_at, id) WHERE (tenant IS NOT NULL);
+
 CREATE UNIQUE INDEX jobs_unique ON worker.jobs USING btree (kind, unique_key) WHERE (unique_key IS NOT NULL);
 
 CREATE INDEX operator_actions_pending ON worker.operator_actions USING btree (worker) WHERE ((worker IS NOT NULL) AND (handled_at IS NULL));

@@ -180,7 +180,8 @@ class Worker:
     async def _sources(self) -> list[Source]:
         """The sources of the rows that this app has handlers for. Raises what is wrong with an
         adopted table, before anything is claimed."""
-        sources: list[Source] = [Jobs(self._pairs)] if self._pairs else []
+        fair = {h.kind: h.fair for h in self._app.registry.jobs if h.fair is not None}
+        sources: list[Source] = [Jobs(self._pairs, fair)] if self._pairs else []
         handlers = [handler for handler in self._app.registry if handler.queue in self.queues]
         tables = [handler for handler in handlers if handler.table is not None]
         if tables:

@@ -88,6 +88,8 @@ create table worker.jobs (
 -- order of (due_at, id). The kind stands in front so that rows nobody here can run, however many,
 -- are never walked over.
 create index jobs_due on worker.jobs (queue, kind, priority, due_at, id);
+-- For fair claims, tenant by tenant. Jobs without a tenant are not in it and pay nothing for it.
+create index jobs_tenant on worker.jobs (queue, kind, priority, tenant, due_at, id) where tenant is not null;
 create unique index jobs_unique on worker.jobs (kind, unique_key) where unique_key is not null;
 
 -- Keys that stay taken for a period, whatever became of the job.

@@ -20,7 +20,7 @@ from tests.chaos.workload import Jobs, Workload
 from tests.postgres import Cluster
 from worker.migrate import upgrade
 
-ON_ADOPTED = ("kills", "freezes", "restarts", "terminations", "crashes")
+ON_ADOPTED = ("kills", "freezes", "stops", "restarts", "terminations", "crashes")
 WORKLOADS: dict[str, type[Workload]] = {"--adopted": Adopted, "--session": AdoptedInSession}
 
 

@@ -20,7 +20,7 @@ async def adopted(connection: Any, handler: Handler) -> Rows:
     for problem in fatal(problems(spec, table)):
         raise RegistrationError(problem.what, why=problem.why, hint=problem.hint)
     reads = handler.table.row_type.columns(list(table.types))
-    return Rows(spec, table, reads)
+    return Rows(spec, table, reads, handler.fair)
 
 
 def refuse_shared(sources: Iterable[Rows]) -> None:

@@ -19,6 +19,7 @@ class TableSpec:
     where: SQL condition on the table's own columns; rows that fail it are never due.
     tenant: the column whose value fairness and limits go by.
     order: the column by which due rows are taken, lowest first; by default the due time.
+    by_tenant: tenants take turns, for which the table has a second index.
     """
 
     name: str
@@ -28,6 +29,7 @@ class TableSpec:
     where: str | None = None
     tenant: str | None = None
     order: str | None = None
+    by_tenant: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
