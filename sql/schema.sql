@@ -314,6 +314,61 @@ CREATE TABLE worker.chores (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE worker.gate_shares (
+    gate bigint NOT NULL,
+    worker bigint NOT NULL,
+    in_use integer NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE worker.gates (
+    id bigint NOT NULL,
+    queue text,
+    kind text,
+    tenant text,
+    paused_at timestamp with time zone,
+    paused_by text,
+    reason text,
+    blocked_until timestamp with time zone,
+    blocked_why text,
+    rate double precision,
+    burst integer,
+    full_at timestamp with time zone,
+    concurrency integer,
+    in_use integer DEFAULT 0 NOT NULL,
+    trip_after integer,
+    trip_share real,
+    trip_window interval,
+    trip_runs integer,
+    trip_pause interval,
+    failures integer DEFAULT 0 NOT NULL,
+    window_began timestamp with time zone,
+    window_runs integer DEFAULT 0 NOT NULL,
+    window_failed integer DEFAULT 0 NOT NULL,
+    opened_at timestamp with time zone,
+    open_until timestamp with time zone,
+    probe bigint,
+    set_by text,
+    governs boolean GENERATED ALWAYS AS (((paused_at IS NOT NULL) OR (blocked_until IS NOT NULL) OR (rate IS NOT NULL) OR (concurrency IS NOT NULL) OR (trip_after IS NOT NULL) OR (trip_share IS NOT NULL))) STORED NOT NULL,
+    CONSTRAINT gates_burst_check CHECK ((burst > 0)),
+    CONSTRAINT gates_concurrency_check CHECK ((concurrency >= 0)),
+    CONSTRAINT gates_rate_check CHECK (((rate > (0)::double precision) AND (rate < 'Infinity'::double precision))),
+    CONSTRAINT gates_trip_after_check CHECK ((trip_after > 0)),
+    CONSTRAINT gates_trip_pause_check CHECK ((trip_pause > '00:00:00'::interval)),
+    CONSTRAINT gates_trip_share_check CHECK (((trip_share > (0)::double precision) AND (trip_share <= (1)::double precision))),
+    CONSTRAINT gates_trip_window_check CHECK ((trip_window > '00:00:00'::interval))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE worker.gates ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME worker.gates_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE worker.installation (
     singleton boolean DEFAULT true NOT NULL,
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -377,13 +432,6 @@ ALTER TABLE worker.operator_actions ALTER COLUMN id ADD GENERATED ALWAYS AS IDEN
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
-);
-
-CREATE TABLE worker.queues (
-    name text NOT NULL,
-    paused_at timestamp with time zone,
-    paused_by text,
-    reason text
 );
 
 CREATE TABLE worker.schema_revisions (
@@ -458,6 +506,15 @@ ALTER TABLE ONLY worker.jobs_finished ATTACH PARTITION worker.jobs_finished_defa
 ALTER TABLE ONLY worker.chores
     ADD CONSTRAINT chores_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY worker.gate_shares
+    ADD CONSTRAINT gate_shares_pkey PRIMARY KEY (gate, worker);
+
+ALTER TABLE ONLY worker.gates
+    ADD CONSTRAINT gates_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY worker.gates
+    ADD CONSTRAINT gates_scope UNIQUE NULLS NOT DISTINCT (queue, kind, tenant);
+
 ALTER TABLE ONLY worker.installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (singleton);
 
@@ -466,9 +523,6 @@ ALTER TABLE ONLY worker.jobs
 
 ALTER TABLE ONLY worker.operator_actions
     ADD CONSTRAINT operator_actions_pkey PRIMARY KEY (id);
-
-ALTER TABLE ONLY worker.queues
-    ADD CONSTRAINT queues_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY worker.schema_revisions
     ADD CONSTRAINT schema_revisions_pkc PRIMARY KEY (version_num);
@@ -492,6 +546,12 @@ CREATE INDEX attempts_default_ended_at_idx ON worker.attempts_default USING brin
 CREATE INDEX attempts_row ON ONLY worker.attempts USING btree (source, row_key, token);
 
 CREATE INDEX attempts_default_source_row_key_token_idx ON worker.attempts_default USING btree (source, row_key, token);
+
+CREATE INDEX gate_shares_worker ON worker.gate_shares USING btree (worker);
+
+CREATE INDEX gates_governing ON worker.gates USING btree (tenant) WHERE governs;
+
+CREATE INDEX gates_tenant ON worker.gates USING btree (tenant) WHERE (tenant IS NOT NULL);
 
 CREATE INDEX jobs_due ON worker.jobs USING btree (queue, kind, priority, due_at, id);
 
@@ -522,6 +582,9 @@ ALTER INDEX worker.jobs_finished_at ATTACH PARTITION worker.jobs_finished_defaul
 ALTER INDEX worker.jobs_finished_dead ATTACH PARTITION worker.jobs_finished_default_finished_at_idx1;
 
 ALTER INDEX worker.jobs_finished_id ATTACH PARTITION worker.jobs_finished_default_id_idx;
+
+ALTER TABLE ONLY worker.gate_shares
+    ADD CONSTRAINT gate_shares_gate_fkey FOREIGN KEY (gate) REFERENCES worker.gates(id) ON DELETE CASCADE;
 
 -- What the revisions insert. Partitions are made for the days to come.
 

@@ -172,7 +172,7 @@ def make_history(url: str) -> dict[str, list[int]]:
         ids["orphan"] = enqueue(pg, "orphan", 3, in_="-10 minutes")
         ids["orphan"] += enqueue(pg, "orphan", 2, in_="1 hour")
         ids["paused"] = enqueue(pg, "charge", queue="paused", args='{"cents": 5}')
-        pg.execute("insert into worker.queues (name, paused_at) values ('paused', now())")
+        pg.execute("insert into worker.gates (queue, paused_at) values ('paused', now())")
         ids["held"] = enqueue(pg, "held")
         claim(pg, register(pg, "holder", ["held"]), "held")
         # The thawed worker registered anew and was then killed: nobody is left to notice.

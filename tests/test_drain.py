@@ -131,7 +131,7 @@ async def test_a_paused_queue_is_left_alone(db_url: str, apg: asyncpg.Connection
     app = App()
     ran = counting(app)
     await put(apg, "work")
-    await apg.execute("insert into worker.queues (name, paused_at) values ('default', now())")
+    await apg.execute("insert into worker.gates (queue, paused_at) values ('default', now())")
     one = await drained(app, db_url)
     assert not ran
     assert one.report is not None

@@ -219,9 +219,9 @@ async def test_odd_names(fair: Claiming, apg: asyncpg.Connection) -> None:
 
 async def test_a_paused_queue_gives_nothing(fair: Claiming, apg: asyncpg.Connection) -> None:
     await give(apg, a=50, b=50)
-    await apg.execute("insert into worker.queues (name, paused_at) values ('default', now())")
+    await apg.execute("insert into worker.gates (queue, paused_at) values ('default', now())")
     assert await fair.take() == []
-    await apg.execute("delete from worker.queues")
+    await apg.execute("delete from worker.gates")
     assert (await fair.tenants()).total() == 20
 
 

@@ -79,12 +79,12 @@ async def test_a_backlog_of_one_starves_no_other(db_url: str, apg: asyncpg.Conne
 async def test_a_pause_is_of_one_source(db_url: str, apg: asyncpg.Connection) -> None:
     await make_donations(apg, 5)
     await another_table(apg, "refunds", 5)
-    await apg.execute("insert into worker.queues (name, paused_at) values ('donations', now())")
+    await apg.execute("insert into worker.gates (queue, paused_at) values ('donations', now())")
     app, ran = two_and_jobs()
     async with running(app, db_url):
         await until(lambda: len(ran["refunds"]) == 5)
         assert ran["donations"] == []
-        await apg.execute("delete from worker.queues; notify duerow, 'donations'")
+        await apg.execute("delete from worker.gates; notify duerow, 'donations'")
         await until(lambda: len(ran["donations"]) == 5)
 
 
@@ -101,7 +101,7 @@ async def test_what_is_in_flight_when_its_source_is_paused_is_settled(
 
     async with running(app, db_url) as worker:
         await started.wait()
-        await apg.execute("insert into worker.queues (name, paused_at) values ('donations', now())")
+        await apg.execute("insert into worker.gates (queue, paused_at) values ('donations', now())")
         go.set()
         await until(lambda: worker.seen.of(RowSettled))
     assert await in_flight(apg) == 0

@@ -596,7 +596,7 @@ async def test_a_retry_runs_on_time_though_the_poll_is_slow(
 async def test_a_paused_queue_rests_and_goes_on(db_url: str, apg: asyncpg.Connection) -> None:
     app = App()
     seen = calls(app, "note", None)
-    await apg.execute("insert into worker.queues (name, paused_at) values ('default', now())")
+    await apg.execute("insert into worker.gates (queue, paused_at) values ('default', now())")
     await put(apg, "note", count=3)
     other = calls(app, "other", None, queue="other")
     await put(apg, "other", queue="other")
@@ -605,7 +605,7 @@ async def test_a_paused_queue_rests_and_goes_on(db_url: str, apg: asyncpg.Connec
         claimed = "select count(*) from worker.jobs where kind = 'note' and token > 0"
         assert await apg.fetchval(claimed) == 0
         assert not seen
-        await apg.execute("update worker.queues set paused_at = null")
+        await apg.execute("update worker.gates set paused_at = null")
         await until(lambda: len(seen) == 3)
 
 

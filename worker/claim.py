@@ -11,6 +11,9 @@ Streams whose tenants take turns are claimed in two parts: tenant by tenant, and
 rows, with whatever the first part has left of the room, in the order of due times as any other
 stream. While all that is due is taken at once there is nothing to share out, and only the second
 part runs.
+
+Streams that a gate governs (worker.flow) are claimed one by one, inside a transaction that holds
+their gates.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from contextlib import contextmanager
 import asyncpg
 
 from worker.events import Events, RowsClaimed, SourceFailed
-from worker.fair import Turns
+from worker.fair import Fair, Turns
+from worker.flow.gatekeeper import Gatekeeper, Passage
 from worker.link import Blocked, Link, LinkDown
 from worker.row import Row
 from worker.source import BEGINNING, Source, Stream
@@ -38,10 +42,11 @@ FAILED_PAUSE_MOST = 30.0
 class Claimer:
     """Claims from one source for one worker."""
 
-    def __init__(self, source: Source, link: Link, events: Events) -> None:
+    def __init__(self, source: Source, link: Link, events: Events, gates: Gatekeeper) -> None:
         self._source = source
         self._link = link
         self._events = events
+        self._gates = gates
         self._streams: list[Stream] = []
         self._turn = 0
         self._turns: dict[tuple[str, str, int], Turns] = {}
@@ -120,16 +125,22 @@ class Claimer:
         """Appends to `rows` until they are `limit`."""
         if not streams:
             return
-        ordered = self._in_turn(streams)
-        if self._crowded and any(stream.fair for stream in streams):
-            for fair, group in itertools.groupby(ordered, key=lambda s: s if s.fair else None):
-                if len(rows) < limit and fair is not None:
-                    await self._take_by_turns(rows, fair, limit, worker)
-                if len(rows) < limit:
-                    await self._take_plain(rows, list(group), limit, worker, floors=floors)
-        else:
-            await self._take_plain(rows, ordered, limit, worker, floors=floors)
+        for alone, group in itertools.groupby(self._in_turn(streams), key=self._alone):
+            if len(rows) >= limit:
+                break
+            if alone is not None and self._gates.governs(alone):
+                await self._take_governed(rows, alone, limit, worker, floors=floors)
+                continue
+            if alone is not None:
+                await self._take_by_turns(rows, alone, limit, worker)
+            if len(rows) < limit:
+                await self._take_plain(rows, list(group), limit, worker, floors=floors)
         self._crowded = len(rows) >= limit
+
+    def _alone(self, stream: Stream) -> Stream | None:
+        """The stream, if it must be claimed by itself: gates govern it, or tenants take turns."""
+        turns = self._crowded and stream.fair is not None
+        return stream if turns or self._gates.governs(stream) else None
 
     async def _take_plain(
         self, rows: list[Row], streams: list[Stream], limit: int, worker: int, *, floors: bool
@@ -146,23 +157,77 @@ class Claimer:
         self, rows: list[Row], stream: Stream, limit: int, worker: int
     ) -> None:
         """Up to the tenants' share of the room: at most one listing, and those whom it gave."""
-        assert stream.fair is not None
-        place = (stream.queue, stream.kind, stream.priority)
-        turns = self._turns.get(place) or self._turns.setdefault(place, Turns(stream.fair))
+        turns = self._turns_of(stream)
         started = time.monotonic()
         most_rows = len(rows) + turns.share(limit - len(rows))
-        if len(rows) < most_rows and turns.lacks(most_rows - len(rows)):
-            turns.listed(await self._source.tenants(self._link, stream, turns.after))
+        await self._list_tenants(turns, stream, most_rows - len(rows))
         while room := most_rows - len(rows):
             asked, most = turns.next(room)
             if not asked:
                 break
             self.unsure = True
-            taken = await self._source.claim_tenants(self._link, stream, asked, most, room, worker)
+            taken = await self._source.claim_tenants(
+                self._link, stream, asked, [most] * len(asked), room, worker
+            )
             self.unsure = False
             rows += taken
             turns.served(asked, most, [row.tenant for row in taken], full=len(taken) == room)
         turns.took(time.monotonic() - started, self._plain_took)
+
+    async def _take_governed(
+        self, rows: list[Row], stream: Stream, limit: int, worker: int, *, floors: bool
+    ) -> None:
+        """What the gates let through, in one transaction that holds them: tenant by tenant where
+        that is asked for, then in the order of due times."""
+        by_tenant = self._gates.by_tenant(stream)
+        turns = self._turns_of(stream) if by_tenant or stream.fair else None
+        if turns is not None:
+            await self._list_tenants(turns, stream, limit - len(rows))
+        waiting = turns.waiting if turns is not None else []
+        self.unsure = True
+        plain: list[Row] = []
+        async with self._gates.passage(stream, waiting, worker) as passage:
+            if passage is not None:
+                room = passage.room(limit - len(rows))
+                taken: list[Row] = []
+                if turns is not None:
+                    most_rows = turns.share(room, rest=not by_tenant)
+                    taken = await self._take_turns(turns, stream, passage, most_rows, worker)
+                if len(taken) < room:
+                    plain = await self._source.claim(
+                        passage.connection, [stream], floors, room - len(taken), worker, gated=True
+                    )
+                passage.admit([*taken, *plain])
+        self.unsure = False
+        rows += passage.rows if passage is not None else []
+        self._move_floors([stream], plain, floors=floors)
+
+    async def _take_turns(
+        self, turns: Turns, stream: Stream, passage: Passage, limit: int, worker: int
+    ) -> list[Row]:
+        """Of each tenant no more than its own gates let through."""
+        rows: list[Row] = []
+        while room := limit - len(rows):
+            asked, most = turns.next(room)
+            if not asked:
+                break
+            mosts = [passage.room(most, tenant) for tenant in asked]
+            taken = await self._source.claim_tenants(
+                passage.connection, stream, asked, mosts, room, worker, gated=True
+            )
+            rows += taken
+            turns.served(asked, most, [row.tenant for row in taken], full=len(taken) == room)
+        return rows
+
+    def _turns_of(self, stream: Stream) -> Turns:
+        place = (stream.queue, stream.kind, stream.priority)
+        if place not in self._turns:
+            self._turns[place] = Turns(stream.fair or Fair())
+        return self._turns[place]
+
+    async def _list_tenants(self, turns: Turns, stream: Stream, rows: int) -> None:
+        if rows and turns.lacks(rows):
+            turns.listed(await self._source.tenants(self._link, stream, turns.after))
 
     def _in_turn(self, streams: list[Stream]) -> list[Stream]:
         """Highest priority first; the kinds of one priority take turns at being first."""

@@ -78,9 +78,15 @@ class Turns:
         self._rests_until = 0.0
         self.after: str | None = None  # where the next listing goes on
 
-    def share(self, limit: int) -> int:
-        """How many of a claim's rows go to tenants in turn."""
-        if time.monotonic() < self._rests_until:
+    @property
+    def waiting(self) -> list[str]:
+        """Those whose turn comes next."""
+        return list(self._waiting)
+
+    def share(self, limit: int, *, rest: bool = True) -> int:
+        """How many of a claim's rows go to tenants in turn. rest: False where nobody else gives
+        them their rows."""
+        if rest and time.monotonic() < self._rests_until:
             return 0
         self._plain += limit / PLAIN_SHARE
         plain = min(limit, int(self._plain))

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 from worker.errors import RegistrationError
-from worker.flow.gate import EACH, Scope
+from worker.scope import EACH, Scope
 
 RATE_LEAST = 1 / 86_400
 RATE_MOST = 1_000_000.0
@@ -139,7 +139,9 @@ def checked_breaker(breaker: Breaker) -> Breaker:
         raise RegistrationError(f"share={breaker.share} is not a part of 1: 0.5 is one half")
     for name in ("window", "pause"):
         if not 0 < getattr(breaker, name) <= 86_400:
-            raise RegistrationError(f"{name}={getattr(breaker, name)} is not up to a day, in seconds")
+            raise RegistrationError(
+                f"{name}={getattr(breaker, name)} is not up to a day, in seconds"
+            )
     return breaker
 
 

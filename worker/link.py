@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 
@@ -53,6 +53,12 @@ class Outage:
 
     def over(self, link: str, after: float) -> None:
         self._events.emit(DatabaseBack(link, round(after, 2)))
+
+
+class Fetches(Protocol):
+    """What carries a statement: a link, or the connection of one of its transactions."""
+
+    async def fetch(self, sql: str, *params: Any) -> list[Record]: ...
 
 
 class Link:

@@ -13,8 +13,8 @@ GATES_CHANNEL = "duerow_gates"
 
 class Listener:
     """Listens on a connection it is attached to, and calls `heard` for each notification of our
-    queues, `called` with the id of a worker that an operator wants something of, `gated` when a gate
-    was changed. `live`: whether it would hear one; `wake` is set when it no longer does."""
+    queues, `called` with the id of a worker that an operator wants something of, `gated` when a
+    gate was changed. `live`: whether it would hear one; `wake` is set when it no longer does."""
 
     def __init__(
         self,

@@ -505,6 +505,7 @@ class Worker:
                 sql, params = source.abandon(worker)
                 await self._claim_link.fetch(sql, *params)
         await membership.stop(self._claim_link, worker, self._settler.settled)
+        await self._gates.leave()
 
 
 def _rules(app: App, settings: Settings) -> list[Rule]:

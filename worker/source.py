@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from worker.fair import Fair, Listing
-from worker.link import Link
+from worker.link import Fetches, Link
 from worker.row import Row
 from worker.transition import Transition
 
@@ -68,10 +68,19 @@ class Source(Protocol):
         """Seconds between two searches for rows whose owner is no live worker."""
 
     async def claim(
-        self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
+        self,
+        link: Fetches,
+        streams: Sequence[Stream],
+        floors: bool,
+        limit: int,
+        worker: int,
+        *,
+        gated: bool = False,
     ) -> list[Row]:
         """At most `limit` due rows, from the streams in their order; above the floors, or from
-        the beginning. They come in the order in which they are to run."""
+        the beginning. They come in the order in which they are to run. Nothing of a stream that a
+        gate governs, unless the caller holds its gates (gated); of one that a tenants' gate
+        governs only rows without a tenant."""
 
     async def streams(self, link: Link) -> list[Stream]:
         """The streams that have live rows, highest priority first."""
@@ -83,14 +92,16 @@ class Source(Protocol):
 
     async def claim_tenants(
         self,
-        link: Link,
+        link: Fetches,
         stream: Stream,
         tenants: Sequence[str],
-        most: int,
+        most: Sequence[int],
         limit: int,
         worker: int,
+        *,
+        gated: bool = False,
     ) -> list[Row]:
-        """At most `limit` due rows of a fair stream, at most `most` of each of these tenants, who
+        """At most `limit` due rows of a fair stream, of each of these tenants at most so many, who
         are served in this order."""
 
     def key(self, record: Any) -> Any:

@@ -41,7 +41,7 @@ class Timetable:
     def due(self, most: int) -> list[Row]:
         """Takes those whose time has come, at most `most`; asks to be woken for the next."""
         now = time.monotonic()
-        taken = []
+        taken: list[Row] = []
         while self._rows and len(taken) < most and self._rows[0][0] <= now:
             taken.append(heapq.heappop(self._rows)[2])
         self._set_alarm(now)
@@ -50,7 +50,7 @@ class Timetable:
     def late(self) -> list[Row]:
         """Takes those that have missed their turn."""
         now = time.monotonic()
-        taken = []
+        taken: list[Row] = []
         while self._rows and now - self._rows[0][0] > LATE:
             taken.append(heapq.heappop(self._rows)[2])
         return taken

@@ -2,9 +2,10 @@
 --
 -- takes  $1 text, $2 text, $3 smallint: queue, kind and priority of the stream; $4 text[]: the
 --        tenants, in the order in which they are served; $5 int[]: how many of each at most;
---        $6 int: how many in all; $7 bigint: the worker's id.
+--        $6 int: how many in all; $7 bigint: the worker's id;
+--        $8 boolean: the caller holds the gates that govern the stream.
 -- gives  as due.sql.
--- none   none of these tenants has a due row, the queue is paused, or the worker was declared dead.
+-- none   none of these tenants has a due row, a gate governs it, or the worker was declared dead.
 --
 -- One probe of jobs_tenant per tenant; those behind the one that makes it $6 are not looked at.
 -- The ctids go through an array for the reason that due.sql tells.
@@ -22,7 +23,9 @@ update worker.jobs j
          order by w.due_at, w.id
          limit asked.most
            for no key update skip locked) due
-     where not exists (select from worker.queues q where q.name = $1 and q.paused_at is not null)
+     where ($8 or not exists (
+            select from worker.gates g
+             where g.governs and (g.queue is null or g.queue = $1) and (g.kind is null or g.kind = $2)))
        and exists (select from worker.workers me where me.id = $7 and me.gone_at is null)
      limit $6))
 returning j.id, j.queue, j.kind, j.priority, j.due_at, j.token, j.attempt, j.max_attempts, j.crashes,

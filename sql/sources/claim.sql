@@ -1,9 +1,10 @@
 -- Claims due rows of an adopted table for one worker, at most $2, whatever plan is picked.
 --
--- takes  $1 bigint: the worker's id, $2 int: how many, $3: the floor, the due time of the last row taken.
+-- takes  $1 bigint: the worker's id, $2 int: how many, $3: the floor, the due time of the last row taken;
+--        $4 boolean: the caller holds the gates that govern the source.
 -- gives  the row's key, the key as text, its occurrence (the due column), due_at, token, attempt,
 --        crashes, tenant, claimed_at, and the columns that the handler reads; in no promised order.
--- none   nothing is due, the source is paused, or the worker was declared dead.
+-- none   nothing is due, gates govern it, or the worker was declared dead.
 --
 -- A template: names are quoted and put in once, at start. Only bookkeeping columns change, none of
 -- them indexed: with room on the page the update is HOT, and fires the table's own update triggers.
@@ -21,7 +22,7 @@ update {table} t
      where {due_expression} <= {now} and {due_expression} >= $3
        and w.duerow_owner is null
        and {condition}
-       and not exists (select from worker.queues q where q.name = {name} and q.paused_at is not null)
+       and {ungoverned}
        and exists (select from worker.workers me where me.id = $1 and me.gone_at is null)
      order by {due_expression}
      limit $2

@@ -2,7 +2,8 @@
 -- It considers the 1,000 rows that have been due longest, and takes the first $2 of them, so that its
 -- cost is bounded whatever the backlog.
 --
--- takes  $1 bigint: the worker's id, $2 int: how many, $3: the moment from which rows count as due.
+-- takes  $1 bigint: the worker's id, $2 int: how many, $3: the moment from which rows count as due;
+--        $4 boolean: the caller holds the gates that govern the source.
 -- gives, none  as claim.sql, and rank: the place in that order.
 with oldest as materialized (
     select c.*, row_number() over (order by c.ordered_by, c.due_at) as rank
@@ -11,7 +12,7 @@ with oldest as materialized (
              where {due_expression} <= {now} and {due_expression} >= $3
                and w.duerow_owner is null
                and {condition}
-               and not exists (select from worker.queues q where q.name = {name} and q.paused_at is not null)
+               and {ungoverned}
                and exists (select from worker.workers me where me.id = $1 and me.gone_at is null)
              order by {due_expression}
              limit greatest(1000, $2)) c

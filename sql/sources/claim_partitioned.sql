@@ -2,7 +2,8 @@
 -- its partition. The materialized CTE keeps LIMIT exact under every plan; matching the key too, which
 -- holds the partition key, keeps the update from probing every partition for every row.
 --
--- takes  $1 bigint: the worker's id, $2 int: how many, $3: the floor, the due time of the last row taken.
+-- takes  $1 bigint: the worker's id, $2 int: how many, $3: the floor, the due time of the last row taken;
+--        $4 boolean: the caller holds the gates that govern the source.
 -- gives, none  as claim.sql.
 with due as materialized (
     select w.tableoid as part, w.ctid as place, {keys_of_w}
@@ -10,7 +11,7 @@ with due as materialized (
      where {due_expression} <= {now} and {due_expression} >= $3
        and w.duerow_owner is null
        and {condition}
-       and not exists (select from worker.queues q where q.name = {name} and q.paused_at is not null)
+       and {ungoverned}
        and exists (select from worker.workers me where me.id = $1 and me.gone_at is null)
      order by {due_expression}
      limit $2

@@ -2,7 +2,7 @@
 --
 -- takes  $1 bigint: the worker's id, $2 int: how many in all, $3: the moment from which rows count as
 --        due; $4 text[]: the tenants, in the order in which they are served; $5 int[]: how many of
---        each at most.
+--        each at most; $6 boolean: the caller holds the gates that govern the source.
 -- gives, none  as claim.sql.
 --
 -- One probe of the index per tenant; those behind the one that makes it $2 are not looked at.
@@ -24,7 +24,7 @@ update {table} t
          order by {due_expression}
          limit asked.most
            for no key update skip locked) due
-     where not exists (select from worker.queues q where q.name = {name} and q.paused_at is not null)
+     where {ungoverned_tenants}
        and exists (select from worker.workers me where me.id = $1 and me.gone_at is null)
      limit $2))
 returning {keys}, {row_key_of_t}, 0 as rank, t.{due} as occurrence,

@@ -15,7 +15,7 @@ with due as materialized (
          order by {due_expression}
          limit asked.most
            for no key update skip locked) found
-     where not exists (select from worker.queues q where q.name = {name} and q.paused_at is not null)
+     where {ungoverned_tenants}
        and exists (select from worker.workers me where me.id = $1 and me.gone_at is null)
      limit $2
 )

@@ -15,7 +15,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from worker.flow.gate import EACH, Gate
+from worker.flow.gate import Gate
+from worker.scope import EACH
 
 HORIZON = 0.25
 ASK_AGAIN = 0.1  # seconds until a concurrency limit is looked at again
@@ -45,6 +46,8 @@ class Admission:
     def __post_init__(self) -> None:
         self._passes = {gate.id: Pass(gate) for gate in self.gates}
         for gate in self.gates:
+            if gate.concurrency is None:  # it has none any more: what is left of it goes
+                self.held[gate.id] = 0
             gate.in_use += self.held.get(gate.id, 0) - gate.share
 
     def room(self, queue: str, kind: str, tenant: str | None, most: int) -> int:
@@ -73,9 +76,12 @@ class Admission:
             if passed.taken or self.held.get(gate.id, 0) != gate.share:
                 yield passed
 
+    def taken(self, gate: Gate) -> int:
+        return self._passes[gate.id].taken if gate.concurrency is not None else 0
+
     def share(self, gate: Gate) -> int:
         """What this worker now holds of a gate's concurrency."""
-        return self.held.get(gate.id, 0) + self._passes[gate.id].taken
+        return self.held.get(gate.id, 0) + self.taken(gate)
 
     def _of(self, queue: str, kind: str, tenant: str | None) -> Iterable[Gate]:
         for gate in self.gates:

@@ -9,21 +9,54 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from worker.events import BreakerChanged, Event, Events, KeyThrottled, RowLost, RowSettled
 from worker.flow.admission import Admission
-from worker.flow.gate import EACH, Gate, Scope
+from worker.flow.gate import Gate
 from worker.flow.tally import Tally
-from worker.link import Link
+from worker.link import Fetches, Link
 from worker.row import Row
-from worker.source import Source, Stream
+from worker.scope import EACH, Scope
+from worker.source import Stream
 from worker.statements import statement
 
 LOOK_EVERY = 1.0
-TENANTS_AT_ONCE = 100
-TENANT_WAIT = 0.1  # seconds until tenants that were stopped are asked for again
+NONE = 0  # no gate has this id
+
+
+class Passage:
+    """The gates of one stream, held while its rows are claimed."""
+
+    def __init__(
+        self,
+        connection: Fetches,
+        admission: Admission,
+        stream: Stream,
+        unknown: set[str],
+        arrived: float,
+    ) -> None:
+        self.connection = connection
+        self.admission = admission
+        self.rows: list[Row] = []
+        self._stream = stream
+        self._unknown = unknown
+        self._arrived = arrived
+
+    def room(self, most: int, tenant: str | None = None) -> int:
+        """How many rows may be claimed, at most `most`; of a tenant, or in all."""
+        if tenant in self._unknown:
+            return 0
+        return self.admission.room(self._stream.queue, self._stream.kind, tenant, most)
+
+    def admit(self, rows: Sequence[Row]) -> None:
+        """They were claimed: sets when each may start."""
+        for row in rows:
+            start = self.admission.admit(row.queue, row.kind, row.tenant)
+            row.not_before = self._arrived + start if start > 0 else None
+        self.rows += rows
 
 
 class Gatekeeper:
@@ -55,7 +88,6 @@ class Gatekeeper:
         self._gates: list[Gate] = []
         self._read_at = 0.0
         self._tenant_gates: dict[tuple[Scope, str], int] = {}
-        self._cursor: dict[tuple[str, str, int], str] = {}
         self._fresh: list[Row] = []  # claimed, and not yet among those held
         self._to_share: set[int] = set()
         self._tally = Tally()
@@ -113,81 +145,65 @@ class Gatekeeper:
         self._fresh.clear()
         self.next_in = None
 
-    async def claim(
-        self, source: Source, stream: Stream, floors: bool, limit: int, worker: int
-    ) -> list[Row]:
-        """At most `limit` rows of a stream that gates govern, each with the time it may start."""
-        gates = [g for g in self._gates if g.scope.covers(stream.queue, stream.kind)]
-        ids = [gate.id for gate in gates if gate.scope.tenant is None]
+    def by_tenant(self, stream: Stream) -> bool:
+        """Whether some gate of the stream goes by tenants."""
+        return any(
+            gate.scope.tenant is not None and gate.scope.covers(stream.queue, stream.kind)
+            for gate in self._gates
+        )
+
+    @asynccontextmanager
+    async def passage(
+        self, stream: Stream, tenants: Sequence[str], worker: int
+    ) -> AsyncIterator[Passage | None]:
+        """Holds the gates of a stream and of these tenants, for a claim; None where nothing can
+        pass. What it admits is written, and the transaction committed, at the end."""
+        gates = [gate for gate in self._gates if gate.scope.covers(stream.queue, stream.kind)]
         if self._all_closed(gates):
-            return []
-        tenants: list[str] = []
-        if any(gate.scope.tenant is not None for gate in gates):
-            tenants = await self._tenants(source, stream)
-            ids += await self._gates_of(gates, tenants)
+            yield None
+            return
+        ids = {gate.id for gate in gates if gate.scope.tenant is None}
+        of_tenants = await self._gates_of(gates, tenants)
+        asked = sorted(ids.union(*of_tenants.values()))
         async with self._link.transaction() as connection:
-            records = await connection.fetch(statement("flow/lock"), ids, worker)
+            records = await connection.fetch(statement("flow/lock"), asked, worker)
             arrived = time.monotonic()
+            found = {record["id"] for record in records}
+            if not ids <= found:  # it was taken away meanwhile
+                self.stale = True
+            unknown = {tenant for tenant, those in of_tenants.items() if not those <= found}
             admission = Admission([Gate.of(r) for r in records], self._held_of(records, worker))
-            rows = await self._through(
-                connection, admission, source, stream, tenants, floors, limit, worker
-            )
-            for row in rows:
-                start = admission.admit(row.queue, row.kind, row.tenant)
-                row.not_before = arrived + start if start > 0 else None
-            await self._write(connection, admission, records, worker)
-        self._fresh += rows
-        self._note_trials(admission, rows)
+            passage = Passage(connection, admission, stream, unknown, arrived)
+            yield passage
+            await self._write(passage, records, worker)
+        self._forget(set(asked) - found)
+        self._fresh += passage.rows
+        self._note_trials(passage)
         self._wait_for(admission.next_in)
-        return rows
 
-    async def _through(
-        self,
-        connection: Any,
-        admission: Admission,
-        source: Source,
-        stream: Stream,
-        tenants: Sequence[str],
-        floors: bool,
-        limit: int,
-        worker: int,
-    ) -> list[Row]:
-        queue, kind = stream.queue, stream.kind
-        limit = admission.room(queue, kind, None, limit)
-        rows: list[Row] = []
-        if tenants and limit:
-            most = [admission.room(queue, kind, tenant, limit) for tenant in tenants]
-            rows = await source.claim_tenants(connection, stream, tenants, most, limit, worker)
-        if len(rows) < limit:
-            rows += await source.claim(
-                connection, [stream], floors, limit - len(rows), worker, gated=True
-            )
-        return rows
-
-    async def _tenants(self, source: Source, stream: Stream) -> list[str]:
-        at = (stream.queue, stream.kind, stream.priority)
-        after = self._cursor.get(at)
-        found = await source.tenants(self._link, stream, after, TENANTS_AT_ONCE)
-        if found:
-            self._cursor[at] = found[-1]
-        return found
-
-    async def _gates_of(self, gates: Sequence[Gate], tenants: Sequence[str]) -> list[int]:
-        """The gates of these tenants; made where they are not there yet."""
-        asked = set(tenants)
-        ids = [g.id for g in gates if g.scope.tenant not in (None, EACH) and g.scope.tenant in asked]
+    async def _gates_of(self, gates: Sequence[Gate], tenants: Sequence[str]) -> dict[str, set[int]]:
+        """The ids of these tenants' gates; made where they are not there yet."""
+        ids: dict[str, set[int]] = {tenant: set() for tenant in tenants}
         for gate in gates:
-            if gate.scope.tenant != EACH:
+            if (tenant := gate.scope.tenant) in ids:
+                ids[tenant].add(gate.id)
+            if tenant != EACH or not tenants:
                 continue
             known = self._tenant_gates
-            missing = [t for t in tenants if (gate.scope, t) not in known]
-            if missing:
+            if missing := [t for t in tenants if (gate.scope, t) not in known]:
                 for record in await self._link.fetch(
                     statement("flow/tenants"), gate.scope.queue, gate.scope.kind, missing
                 ):
                     known[gate.scope, record["tenant"]] = record["id"]
-            ids += [known[gate.scope, t] for t in tenants if (gate.scope, t) in known]
-        return sorted(set(ids))
+            for tenant in tenants:  # one that another transaction is making now has none yet
+                ids[tenant].add(known.get((gate.scope, tenant), NONE))
+        return ids
+
+    def _forget(self, gone: set[int]) -> None:
+        """Gates that are no more are made again when they are needed."""
+        if gone:
+            kept = {place: id_ for place, id_ in self._tenant_gates.items() if id_ not in gone}
+            self._tenant_gates = kept
 
     def _all_closed(self, gates: Sequence[Gate]) -> bool:
         """Whether nothing of the stream can pass, as far as is known without asking."""
@@ -197,28 +213,27 @@ class Gatekeeper:
                 return True
         return False
 
-    async def _write(
-        self, connection: Any, admission: Admission, records: Sequence[Any], worker: int
-    ) -> None:
+    async def _write(self, passage: Passage, records: Sequence[Any], worker: int) -> None:
         read_at = {record["id"]: record["at"] for record in records}
+        admission = passage.admission
         changed = list(admission.changed())
         if not changed:
             return
         gates = [passed.gate for passed in changed]
-        await connection.fetch(
+        await passage.connection.fetch(
             statement("flow/write"),
             [gate.id for gate in gates],
             [read_at[gate.id] for gate in gates],
             [gate.full_in if gate.rate is not None else None for gate in gates],
-            [gate.in_use + passed.taken for gate, passed in zip(gates, changed, strict=True)],
+            [gate.in_use + admission.taken(gate) for gate in gates],
             [admission.share(gate) for gate in gates],
             [passed.probe for passed in changed],
             worker,
         )
 
-    def _note_trials(self, admission: Admission, rows: Sequence[Row]) -> None:
-        trials = [passed.gate for passed in admission.changed() if passed.probe]
-        for row in rows:
+    def _note_trials(self, passage: Passage) -> None:
+        trials = [passed.gate for passed in passage.admission.changed() if passed.probe]
+        for row in passage.rows:
             tried = [g.id for g in trials if g.scope.holds(row.queue, row.kind, row.tenant)]
             if tried:
                 self._tally.try_with(row, tried)
@@ -254,6 +269,11 @@ class Gatekeeper:
             await self._publish_tally(worker)
         if self._to_share:
             await self._publish_shares(worker)
+
+    async def leave(self) -> None:
+        """The worker has stopped: what it held of the limits is for the others."""
+        if any(gate.concurrency is not None for gate in self._gates):
+            await self._link.fetch(statement("flow/reclaim"))
 
     async def _publish_throttle(self, scope: Scope) -> None:
         seconds, why = self._to_throttle[scope]

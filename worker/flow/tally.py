@@ -77,5 +77,5 @@ def _verdict(transition: Transition | None) -> str:
             return "none"
 
 
-# Faults that say nothing of the outside: the payload was bad, or the handler itself ruled on the row.
+# Faults that say nothing of the outside: a bad payload, or what the handler itself has ruled.
 _OURS = frozenset({"Dead", "AttemptsSpent", "ResultRefused"})

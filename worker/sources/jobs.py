@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from worker.fair import LIST, VISIT, Fair, Listing, between, listing
-from worker.link import Link
+from worker.link import Fetches, Link
 from worker.row import Row
 from worker.source import BEGINNING, Settlement, Statement, Stream
 from worker.statements import statement
@@ -31,7 +31,14 @@ class Jobs:
         self._fair = fair or {}
 
     async def claim(
-        self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
+        self,
+        link: Fetches,
+        streams: Sequence[Stream],
+        floors: bool,
+        limit: int,
+        worker: int,
+        *,
+        gated: bool = False,
     ) -> list[Row]:
         at = [stream.floor if floors else BEGINNING for stream in streams]
         records = await link.fetch(
@@ -43,6 +50,7 @@ class Jobs:
             [floor[1] for floor in at],
             limit,
             worker,
+            gated,
         )
         return _rows(records, worker)
 
@@ -70,12 +78,14 @@ class Jobs:
 
     async def claim_tenants(
         self,
-        link: Link,
+        link: Fetches,
         stream: Stream,
         tenants: Sequence[str],
-        most: int,
+        most: Sequence[int],
         limit: int,
         worker: int,
+        *,
+        gated: bool = False,
     ) -> list[Row]:
         records = await link.fetch(
             statement("claim/fair"),
@@ -83,9 +93,10 @@ class Jobs:
             stream.kind,
             stream.priority,
             tenants,
-            [most] * len(tenants),
+            most,
             limit,
             worker,
+            gated,
         )
         return _rows(records, worker)
 

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from worker.errors import PayloadInvalid
 from worker.fair import LIST, VISIT, Fair, Kind, Listing, between, listing
-from worker.link import Link
+from worker.link import Fetches, Link
 from worker.row import Row
 from worker.source import BEGINNING, Settlement, Statement, Stream
 from worker.statements import statement
@@ -79,12 +79,19 @@ class Rows:
         self._redrive = _filled("redrive", names)
 
     async def claim(
-        self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
+        self,
+        link: Fetches,
+        streams: Sequence[Stream],
+        floors: bool,
+        limit: int,
+        worker: int,
+        *,
+        gated: bool = False,
     ) -> list[Row]:
         floor = FIRST
         if floors and not self._ordered:  # rows of a later rank are left behind an ordered claim
             floor = max(FIRST, streams[0].floor[0])
-        records = await link.fetch(self.claim_sql, worker, limit, self._as_stored(floor))
+        records = await link.fetch(self.claim_sql, worker, limit, self._as_stored(floor), gated)
         records.sort(key=lambda record: (record["rank"], record["due_at"]))
         return [self._row(record, worker) for record in records]
 
@@ -102,12 +109,14 @@ class Rows:
 
     async def claim_tenants(
         self,
-        link: Link,
+        link: Fetches,
         stream: Stream,
         tenants: Sequence[str],
-        most: int,
+        most: Sequence[int],
         limit: int,
         worker: int,
+        *,
+        gated: bool = False,
     ) -> list[Row]:
         records = await link.fetch(
             self.claim_tenants_sql,
@@ -115,7 +124,8 @@ class Rows:
             limit,
             self._as_stored(FIRST),
             tenants,
-            [most] * len(tenants),
+            most,
+            gated,
         )
         records.sort(key=lambda record: record["due_at"])
         return [self._row(record, worker) for record in records]
@@ -310,6 +320,8 @@ def _names(spec: TableSpec, layout: Layout, reads: Sequence[str]) -> dict[str, A
         "tenant_of_w": _tenant("w", tenant),
         "tenant_of_t": _tenant("t", tenant),
         "tenant": tenant or sql.SQL("null"),
+        "ungoverned": _ungoverned(spec.name, tenant),
+        "ungoverned_tenants": _ungoverned_tenants(spec.name),
         "tenant_type": sql.SQL(_type_of(spec.tenant, layout)),
         "order": sql.Identifier(spec.order or spec.due),
         "columns": _columns(layout, reads),
@@ -417,6 +429,29 @@ def key_text(table: str, columns: Sequence[str], layout: Layout) -> sql.Composab
     """The same of these columns of the key."""
     types = [layout.types[column] for column in columns]
     return _as_text(table, [sql.Identifier(column) for column in columns], types)
+
+
+def _ungoverned(name: str, tenant: sql.Identifier | None) -> sql.Composable:
+    """No gate stands before the source ($4: but for those that the caller holds), nor one that
+    goes by tenants before the row's."""
+    stand = _gates_stand(name)
+    whole = sql.SQL("($4 or not {} and g.tenant is null))").format(stand)
+    if tenant is None:
+        return whole
+    some = sql.SQL("(w.{} is null or not {} and g.tenant is not null))").format(tenant, stand)
+    return sql.SQL("{} and {}").format(whole, some)
+
+
+def _ungoverned_tenants(name: str) -> sql.Composable:
+    return sql.SQL("($6 or not {}))").format(_gates_stand(name))
+
+
+def _gates_stand(name: str) -> sql.Composable:
+    """Whether gates stand before a source; a subquery that is left open for another condition."""
+    return sql.SQL(
+        "exists (select from worker.gates g where g.governs"
+        " and (g.queue is null or g.queue = {name}) and (g.kind is null or g.kind = {name})"
+    ).format(name=sql.Literal(name))
 
 
 def _type_of(column: str | None, layout: Layout) -> str:

@@ -16,7 +16,8 @@ Callback: TypeAlias = Callable[..., Any]
 # In the order of a first day; a verb that is not listed comes after these.
 ORDER = (
     "run", "drain", "demo", "init", "enqueue", "jobs", "queues", "pause", "resume", "limits",
-    "schedules", "tables", "rows", "workers", "status", "audit", "doctor", "db", "config", "web", "bench",
+    "schedules", "tables", "rows", "workers", "status", "audit", "doctor", "db",
+    "config", "web", "bench",
 )  # fmt: skip
 
 

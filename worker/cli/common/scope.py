@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from worker.errors import UsageError
-from worker.flow.gate import EACH, Scope
+from worker.scope import EACH, Scope
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,9 +32,7 @@ def scope_options(function: F) -> F:
     @click.option("-k", "--kind", help="Rows of this kind.")
     @click.option("--tenant", help="Rows of this tenant; '*': each tenant's, for itself.")
     @functools.wraps(function)
-    def with_scope(
-        queue: str | None, kind: str | None, tenant: str | None, **others: Any
-    ) -> Any:
+    def with_scope(queue: str | None, kind: str | None, tenant: str | None, **others: Any) -> Any:
         where = Where(queue, kind, tenant)
         if where == (None, None, None) or (tenant == EACH and queue is None and kind is None):
             raise UsageError(
