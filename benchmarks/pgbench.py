@@ -48,6 +48,7 @@ def _script(worker: int, batch: int) -> str:
             "array[:floor_id::bigint]",
             str(batch),
             str(worker),
+            "false",
         ],
     )
     settle = _numbered(

@@ -101,7 +101,7 @@ def register(pg: psycopg.Connection, name: str, kinds: Sequence[str], lease: flo
 
 def claim(pg: psycopg.Connection, worker: int, kind: str, limit: int = 1) -> list[tuple[int, int]]:
     """(id, token) of the rows that the worker's claim gave."""
-    streams: list[Any] = [["default"], [kind], [0], ["-infinity"], [0], limit, worker]
+    streams: list[Any] = [["default"], [kind], [0], ["-infinity"], [0], limit, worker, False]
     send(pg, statement("claim/due"), streams)
     return pg.execute(
         "select id, token from worker.jobs where owner = %s order by id", [worker]

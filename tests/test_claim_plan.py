@@ -28,8 +28,8 @@ POLICIES = sorted(path.stem for path in (sql_directory() / "claim").glob("*.sql"
 # How each file of sql/claim/ is called: parameter types, and parameters for one stream. A new claim
 # policy takes what due.sql takes, or says here what it takes, and which index it walks.
 DUE = (
-    "text[], text[], smallint[], timestamptz[], bigint[], integer, bigint",
-    "'{default}', '{work}', '{0}', '{-infinity}', '{0}', 100, 1",
+    "text[], text[], smallint[], timestamptz[], bigint[], integer, bigint, boolean",
+    "'{default}', '{work}', '{0}', '{-infinity}', '{0}', 100, 1, false",
 )
 CALLS = {
     "streams": ("text[], text[]", "'{default,default}', '{work,never}'"),
@@ -39,9 +39,9 @@ CALLS = {
         "'default', 'work', '0', 'tenant 77', 100, 200",
     ),
     "fair": (
-        "text, text, smallint, text[], integer[], integer, bigint",
+        "text, text, smallint, text[], integer[], integer, bigint, boolean",
         f"'default', 'work', '0', '{{{','.join(f'tenant {n}' for n in range(100))}}}',"
-        " array_fill(10, array[100]), 100, 1",
+        " array_fill(10, array[100]), 100, 1, false",
     ),
 }
 INDEXES = {"span": "jobs_tenant", "tenants": "jobs_tenant", "fair": "jobs_tenant"}
@@ -358,7 +358,7 @@ def overruns(
     for states in itertools.product(("on", "off"), repeat=len(SWITCHES)):
         off = [name for name, state in zip(SWITCHES, states, strict=True) if state == "off"]
         switches = ";".join(f"set local {name} = off" for name in off)
-        claim = f"prepare claim ({types}) as {text}; execute claim({given}, {n}, 1)"
+        claim = f"prepare claim ({types}) as {text}; execute claim({given}, {n}, 1, false)"
         cursor = connection.execute(f"begin; {switches}; {claim}")
         while cursor.nextset():
             pass
@@ -388,7 +388,7 @@ def test_no_plan_takes_more_of_a_tenant_than_it_was_asked_for(
         with few.transaction(force_rollback=True):
             few.execute(f"set local {hint} = off")
             few.execute(f"prepare counted ({types}) as with taken as ({text}) {counted}")
-            told = few.execute(f"execute counted({given}, 100, 1)").fetchone()
+            told = few.execute(f"execute counted({given}, 100, 1, false)").fetchone()
             assert told == ("tenant 0: 2, tenant 2: 1, tenant 4: 3",)
             few.execute("deallocate counted")
 

@@ -75,7 +75,7 @@ class Table:
 
     def claim(self, worker: int, count: int = 1) -> list[Claim]:
         floor = BEGINNING[0]
-        rows = self.run("claim/due", ["default"], ["work"], [0], [floor], [0], count, worker)
+        rows = self.run("claim/due", ["default"], ["work"], [0], [floor], [0], count, worker, False)
         return [(row[0], row[5], worker) for row in rows]
 
     def settle(self, claim: Claim, verb: str) -> bool:
@@ -382,7 +382,7 @@ async def test_claims_at_the_same_time_take_different_rows(
     one, other = table.worker(), table.worker()
     async with apg.transaction():
         streams = [["default"], ["work"], [0], [BEGINNING[0]], [0]]
-        first = {row["id"] for row in await apg.fetch(statement("claim/due"), *streams, 6, one)}
+        first = {row["id"] for row in await apg.fetch(statement("claim/due"), *streams, 6, one, False)}
         second = {claim[0] for claim in table.claim(other, 6)}
     assert (len(first), len(second)) == (6, 4)
     assert not first & second

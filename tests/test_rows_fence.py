@@ -35,7 +35,7 @@ def counting(**options: Any) -> tuple[App, list[Context]]:
 async def claim(apg: asyncpg.Connection, worker: int, count: int = 1000) -> list[Any]:
     """The rows that this worker takes."""
     rows = await source(apg, SPEC, "id")
-    return list(await apg.fetch(rows.claim_sql, worker, count, FIRST))
+    return list(await apg.fetch(rows.claim_sql, worker, count, FIRST, False))
 
 
 # -- death ----------------------------------------------------------------------------------------

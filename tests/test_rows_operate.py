@@ -316,7 +316,7 @@ async def test_a_cancel_outlives_the_worker_that_was_asked(
     await register(apg)
     worker = await ghost(apg)
     rows = await source(apg, TableSpec("donations", "donations", due="next_at"), "id")
-    assert len(await apg.fetch(rows.claim_sql, worker, 2, FIRST)) == 2
+    assert len(await apg.fetch(rows.claim_sql, worker, 2, FIRST, False)) == 2
     assert cli("rows", "cancel", "donations", "1", "--yes").rows[0]["outcome"] == "asked"
     sql, params = rows.sweep([worker], 3)
     swept = {row[0]: row[3] for row in await apg.fetch(sql, *params)}

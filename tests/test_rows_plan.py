@@ -119,7 +119,7 @@ def prepared(connection: Connection, text: str, types: str) -> str:
 
 
 def claim(connection: Connection, kind: str) -> str:
-    return prepared(connection, rows_of(connection, kind).claim_sql, "bigint, int, timestamptz")
+    return prepared(connection, rows_of(connection, kind).claim_sql, "bigint, int, timestamptz, boolean")
 
 
 def explain(connection: Connection, call: str, options: str = "analyze, timing off") -> Plan:
@@ -166,7 +166,7 @@ def buffers(plan: Plan) -> int:
 def test_the_claim_of_many_rows(crowd: Connection, kind: str, mode: str) -> None:
     """It walks the due index from the front; the plain one sorts nothing at all."""
     crowd.execute(f"set plan_cache_mode = {mode}".encode())
-    call = f"{claim(crowd, kind)}(1, 100, '{FIRST}')"
+    call = f"{claim(crowd, kind)}(1, 100, '{FIRST}', false)"
     plan = explain(crowd, call)
     assert faults(plan, sorts=1000 if "ordered" in kind else 0) == []
     assert plan["Actual Rows"] == 100
@@ -180,10 +180,10 @@ def test_a_plan_that_was_made_while_the_table_was_empty(pg: Connection, kind: st
     as_a_worker(pg)
     pg.execute("set plan_cache_mode = force_generic_plan")
     name = claim(pg, kind)
-    pg.execute(f"execute {name}(1, 100, '{FIRST}')".encode())
+    pg.execute(f"execute {name}(1, 100, '{FIRST}', false)".encode())
     table = KINDS[kind].table
     fill(pg, table, 50_000)
-    plan = explain(pg, f"{name}(1, 100, '{FIRST}')")
+    plan = explain(pg, f"{name}(1, 100, '{FIRST}', false)")
     assert faults(plan, sorts=1000 if "ordered" in kind else 0) == []
     assert plan["Actual Rows"] == 100
 
@@ -199,12 +199,12 @@ def test_rows_that_are_not_due_are_not_walked_over(crowd: Connection, kind: str,
         "out of the condition": "status = 'gone'",
     }[held]
     crowd.execute(f"update {kind} set {change} where id > 50".encode())
-    plan = explain(crowd, f"{claim(crowd, kind)}(1, 100, '{FIRST}')")
+    plan = explain(crowd, f"{claim(crowd, kind)}(1, 100, '{FIRST}', false)")
     assert plan["Actual Rows"] == 50
     assert faults(plan) == []
     # the dead index entries of the update are walked once, for nobody may remove them before its
     # transaction ends; so the next call is looked at
-    plan = explain(crowd, f"{claim(crowd, kind)}(1, 100, '{FIRST}')")
+    plan = explain(crowd, f"{claim(crowd, kind)}(1, 100, '{FIRST}', false)")
     assert plan["Actual Rows"] == 0
     assert sum(n.get("Rows Removed by Filter", 0) for n in nodes(plan)) <= 50
 
@@ -231,13 +231,13 @@ def test_a_claim_takes_no_more_than_it_should_whatever_the_planner_may_use(
                 for name, o in zip(SWITCHES, off, strict=True)
             )
             cursor.execute(f"select {settings}".encode())
-            taken = cursor.execute(text.encode(), (1, 5, FIRST)).fetchall()
+            taken = cursor.execute(text.encode(), (1, 5, FIRST, False)).fetchall()
             owned = cursor.execute(
                 f"select count(*) from {KINDS[kind].table} where duerow_owner = 1".encode()
             ).fetchone()
             assert (len(taken), owned) == (5, (5,)), dict(zip(SWITCHES, off, strict=True))
             if sum(off) in (0, 3, 7):
-                cursor.execute(f"explain (costs off) {text}".encode(), (1, 5, FIRST))
+                cursor.execute(f"explain (costs off) {text}".encode(), (1, 5, FIRST, False))
                 plans.add(str(cursor.fetchall()))
     assert len(plans) > 3, "the switches made different plans"
 
@@ -258,7 +258,7 @@ def test_a_settle_probes_once_a_row(crowd: Connection, kind: str, mode: str) -> 
     crowd.execute(f"set plan_cache_mode = {mode}".encode())
     rows = rows_of(crowd, kind)
     with psycopg.RawCursor(crowd) as cursor:
-        taken = cursor.execute(rows.claim_sql.encode(), (1, 500, FIRST)).fetchall()
+        taken = cursor.execute(rows.claim_sql.encode(), (1, 500, FIRST, False)).fetchall()
         text, params = settling(rows, taken)
         cursor.execute(
             f"explain (analyze, buffers, timing off, format json) {text}".encode(), params
@@ -283,7 +283,7 @@ def test_housekeeping_walks_what_is_due_and_never_the_whole_table(
     crowd.execute("reset all; set local enable_hashjoin = off; set local enable_mergejoin = off")
     rows = rows_of(crowd, kind)
     with psycopg.RawCursor(crowd) as cursor:
-        cursor.execute(rows.claim_sql.encode(), (1, 10, FIRST))
+        cursor.execute(rows.claim_sql.encode(), (1, 10, FIRST, False))
         crowd.execute("update worker.workers set gone_at = now()")
         text, params = {
             "sweep": lambda: rows.sweep([1], 3),
@@ -315,7 +315,7 @@ def test_with_room_on_the_page_the_claim_writes_no_index(
     name = claim(pg, "plain")
     pg.execute("select pg_stat_reset()")
     for _ in range(50):
-        pg.execute(f"execute {name}(1, 100, '{FIRST}')".encode())
+        pg.execute(f"execute {name}(1, 100, '{FIRST}', false)".encode())
     pg.execute("select pg_stat_force_next_flush()")
     with pg.cursor(row_factory=dict_row) as cursor:
         stats = cursor.execute(

@@ -42,11 +42,13 @@ FAILED_PAUSE_MOST = 30.0
 class Claimer:
     """Claims from one source for one worker."""
 
-    def __init__(self, source: Source, link: Link, events: Events, gates: Gatekeeper) -> None:
+    def __init__(
+        self, source: Source, link: Link, events: Events, gates: Gatekeeper | None = None
+    ) -> None:
         self._source = source
         self._link = link
         self._events = events
-        self._gates = gates
+        self._gates = gates or Gatekeeper([], link, events)  # none that it knows of
         self._streams: list[Stream] = []
         self._turn = 0
         self._turns: dict[tuple[str, str, int], Turns] = {}

@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 from worker import membership
@@ -213,16 +214,13 @@ class Worker:
         self._settle_link = Link("settle", self._url, outage, **hot)
         self._by_name = by_name = {source.name: source for source in sources}
         self._settler = Settler(by_name, self._settle_link, self.events)
-        self._gates = Gatekeeper(
+        self._gates = gates = Gatekeeper(
             [*self._pairs, *((s.name, s.name) for s in sources if s.name != "jobs")],
             self._claim_link,
             self.events,
-            held=lambda: (row for rows in self._loop.held().values() for row in rows),
-            on_change=lambda: self._loop.heard(),
-            on_work=lambda: self._loop.wake.set(),
         )
         claimers = Claimers(
-            [Claimer(source, self._claim_link, self.events, self._gates) for source in sources],
+            [Claimer(source, self._claim_link, self.events, gates) for source in sources],
             self.events,
         )
         self._sessions = Sessions(
@@ -234,7 +232,7 @@ class Worker:
         self._loop = Loop(
             claimers,
             self._settler,
-            self._gates,
+            gates,
             slots=settings.concurrency,
             batch=settings.claim_batch,
             poll=(settings.poll_interval, settings.poll_max),
@@ -242,6 +240,9 @@ class Worker:
             worker=lambda: self.worker_id,
             hears=lambda: self._listener.live,
         )
+        gates.held = lambda: chain.from_iterable(self._loop.held().values())
+        gates.on_change = self._loop.heard
+        gates.on_work = self._loop.wake.set
         self._settler.on_written = self._loop.look_for_room
         self._settler.on_postponed = self._loop.expect
         self._settler.on_failed = claimers.rest

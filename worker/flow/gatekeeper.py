@@ -72,19 +72,15 @@ class Gatekeeper:
         pairs: Sequence[tuple[str, str]],
         link: Link,
         events: Events,
-        *,
-        held: Callable[[], Iterable[Row]],
-        on_change: Callable[[], None],
-        on_work: Callable[[], None],
     ) -> None:
+        self.held: Callable[[], Iterable[Row]] = tuple
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_work: Callable[[], None] = lambda: None
         self.stale = True
         self.next_in: float | None = None  # seconds until gates that stopped rows may let some pass
         self._pairs = list(pairs)
         self._link = link
         self._events = events
-        self._held = held
-        self._on_change = on_change
-        self._on_work = on_work
         self._gates: list[Gate] = []
         self._read_at = 0.0
         self._tenant_gates: dict[tuple[Scope, str], int] = {}
@@ -111,7 +107,7 @@ class Gatekeeper:
     def notified(self) -> None:
         """Somebody has changed a gate."""
         self.stale = True
-        self._on_change()
+        self.on_change()
 
     async def look(self) -> bool:
         """Reads the gates again if it is time; whether it did."""
@@ -254,8 +250,8 @@ class Gatekeeper:
         before = self._to_throttle.get(scope, (0.0, ""))
         self._to_throttle[scope] = max(before, (seconds, why))
         self._gates.append(Gate(0, scope, blocked_for=time.monotonic() - self._read_at + seconds))
-        self._on_change()
-        self._on_work()
+        self.on_change()
+        self.on_work()
 
     def lost_sight(self) -> None:
         """A claim's answer never came: what it took of the gates is to be given back."""
@@ -306,7 +302,7 @@ class Gatekeeper:
         ids = sorted(self._to_share)
         self._to_share.clear()
         scopes = self._scopes_by_id()
-        holding = Holding([*self._held(), *self._fresh], worker)
+        holding = Holding([*self.held(), *self._fresh], worker)
         shares = [holding.count(scopes[id_]) if id_ in scopes else 0 for id_ in ids]
         try:
             await self._link.fetch(statement("flow/share"), ids, shares, worker)
@@ -319,7 +315,7 @@ class Gatekeeper:
         limited = [record for record in records if record["concurrency"] is not None]
         if not limited:
             return {}
-        holding = Holding([*self._held(), *self._fresh], worker)
+        holding = Holding([*self.held(), *self._fresh], worker)
         self._to_share.difference_update(record["id"] for record in limited)
         return {
             record["id"]: holding.count(Scope(record["queue"], record["kind"], record["tenant"]))
@@ -354,7 +350,7 @@ class Gatekeeper:
             if gate.concurrency is not None and (id_ := self._id_for(gate, row)) is not None:
                 self._to_share.add(id_)
         if self._to_share or self._tally.counts:
-            self._on_work()
+            self.on_work()
 
     def _id_for(self, gate: Gate, row: Row) -> int | None:
         """The gate's own id, or that of the row's tenant where it stands for each of them."""
