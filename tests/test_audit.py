@@ -152,7 +152,7 @@ def test_oldest_due(history: History) -> None:
     assert [row["id"] for row in rows] == [*history.ids["orphan"][:3], *history.ids["paused"]]
     assert [row["why_not"] for row in rows] == [
         *["no live worker serves it"] * 3,
-        "the queue is paused",
+        "it is paused",
     ]
     assert len(history.ask("oldest_due", lines=2)) == 2
 

@@ -28,12 +28,15 @@ class Figures:
         value: float | str,
         *,
         most: float | None = None,
+        least: float | None = None,
         exactly: float | str | None = None,
     ) -> None:
-        """most, exactly: what the value must be; without either it is only told."""
+        """most, least, exactly: what the value must be; without either it is only told."""
         limit, kept = "", True
         if most is not None:
             limit, kept = f"<= {_told(most)}", float(value) <= most
+        elif least is not None:
+            limit, kept = f">= {_told(least)}", float(value) >= least
         elif exactly is not None:
             limit, kept = f"= {_told(exactly)}", value == exactly
         self.figures.append(Figure(what, _told(value), limit, kept))

@@ -69,6 +69,7 @@ class Fleet:
     lease: float = 3.0
     grace: float = 10.0
     settings: dict[str, object] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     sql: Path | None = None  # to be read in the place of sql/
     processes: list[Process] = field(default_factory=list)
     killed: set[int] = field(default_factory=set)
@@ -129,6 +130,7 @@ class Fleet:
             **self.settings,
         }
         kept |= {f"DUEROW_{name.upper()}": str(value) for name, value in settings.items()}
+        kept |= self.environment
         kept[ledger.DIRECTORY] = str(self.directory)
         if self.sql is not None:
             kept[broken.ENVIRONMENT] = str(self.sql)

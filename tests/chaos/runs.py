@@ -7,6 +7,7 @@ from tests.chaos import (
     freezes,
     kills,
     memory,
+    rates,
     restarts,
     signals,
     stops,
@@ -25,4 +26,5 @@ RUNS = {
     "crashes": crashes,
     "strangers": strangers,
     "signals": signals,
+    "rates": rates,
 }
