@@ -382,7 +382,9 @@ async def test_claims_at_the_same_time_take_different_rows(
     one, other = table.worker(), table.worker()
     async with apg.transaction():
         streams = [["default"], ["work"], [0], [BEGINNING[0]], [0]]
-        first = {row["id"] for row in await apg.fetch(statement("claim/due"), *streams, 6, one, False)}
+        first = {
+            row["id"] for row in await apg.fetch(statement("claim/due"), *streams, 6, one, False)
+        }
         second = {claim[0] for claim in table.claim(other, 6)}
     assert (len(first), len(second)) == (6, 4)
     assert not first & second

@@ -119,7 +119,9 @@ def prepared(connection: Connection, text: str, types: str) -> str:
 
 
 def claim(connection: Connection, kind: str) -> str:
-    return prepared(connection, rows_of(connection, kind).claim_sql, "bigint, int, timestamptz, boolean")
+    return prepared(
+        connection, rows_of(connection, kind).claim_sql, "bigint, int, timestamptz, boolean"
+    )
 
 
 def explain(connection: Connection, call: str, options: str = "analyze, timing off") -> Plan:

@@ -66,7 +66,9 @@ async def call(port: int, key: str) -> int:
     """Its answer's status."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(f"POST /{key} HTTP/1.1\r\nHost: provider\r\nConnection: close\r\n\r\n".encode())
+        writer.write(
+            f"POST /{key} HTTP/1.1\r\nHost: provider\r\nConnection: close\r\n\r\n".encode()
+        )
         status = await reader.readline()
         await reader.read()
         return int(status.split()[1])

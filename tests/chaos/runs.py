@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from tests.chaos import (
+    breakers,
     crashes,
     freezes,
     kills,
     memory,
     rates,
     restarts,
+    shares,
     signals,
     stops,
     strangers,
@@ -27,4 +29,6 @@ RUNS = {
     "strangers": strangers,
     "signals": signals,
     "rates": rates,
+    "shares": shares,
+    "breakers": breakers,
 }

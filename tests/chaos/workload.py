@@ -113,7 +113,7 @@ class Jobs(Workload):
         rows = db.execute(
             """select worker.enqueue(
                           %(kind)s, %(args)s::jsonb, queue => %(queue)s, priority => %(priority)s,
-                          max_attempts => %(max_attempts)s, in_ => make_interval(secs => %(delay)s))
+                          max_attempts => %(max_attempts)s, tenant => %(tenant)s, in_ => make_interval(secs => %(delay)s))
                  from generate_series(1, %(count)s)""",
             {
                 "kind": kind,
@@ -122,6 +122,7 @@ class Jobs(Workload):
                 "queue": "default",
                 "priority": 0,
                 "max_attempts": None,
+                "tenant": None,
                 "delay": 0,
                 **columns,
             },
