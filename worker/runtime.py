@@ -26,6 +26,7 @@ from worker.errors import DatabaseUnreachable, UsageError
 from worker.events import (
     Events,
     ServiceFailed,
+    SourceCaution,
     WorkerDraining,
     WorkerFenced,
     WorkerStarted,
@@ -104,6 +105,7 @@ class Worker:
         self.worker_id: int | None = None
         self.server: Server | None = None  # known once the run has begun
         self._assembled = False
+        self._cautions: list[SourceCaution] = []
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._fenced = asyncio.Event()
@@ -181,7 +183,8 @@ class Worker:
         if tables:
             connection = await connect(self._url, timeout=self._settings.connect_timeout)
             try:
-                rows = [await adopted(connection, handler) for handler in tables]
+                tell = self._cautions.append
+                rows = [await adopted(connection, handler, tell) for handler in tables]
             finally:
                 await connection.close(timeout=2)
             refuse_shared(rows)
@@ -307,6 +310,8 @@ class Worker:
                 self.worker_id, self.name, self.queues, self.kinds, self._settings.concurrency
             )
         )
+        for caution in self._cautions:
+            self.events.emit(caution)
 
     async def _register(self) -> int:
         settings = self._settings
