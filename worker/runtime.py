@@ -44,7 +44,6 @@ from worker.sessions import Sessions
 from worker.settings import Settings
 from worker.settle import Settler
 from worker.source import Source
-from worker.sources.adopt import adopted, refuse_shared
 from worker.sources.jobs import Jobs
 from worker.url import DatabaseURL, connect
 
@@ -181,6 +180,9 @@ class Worker:
         handlers = [handler for handler in self._app.registry if handler.queue in self.queues]
         tables = [handler for handler in handlers if handler.table is not None]
         if tables:
+            # 0.7 MB that a worker of jobs alone can do without
+            from worker.sources.adopt import adopted, refuse_shared
+
             connection = await connect(self._url, timeout=self._settings.connect_timeout)
             try:
                 tell = self._cautions.append
