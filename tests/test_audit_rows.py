@@ -113,6 +113,16 @@ def test_dead_rows(pg: Connection) -> None:
 
 
 @pytest.mark.usefixtures("tables")
+def test_throughput_by_minute(pg: Connection) -> None:
+    pg.execute(
+        "update worker.attempts set started_at = ended_at - interval '70 ms' where outcome = 'done'"
+    )
+    shown = ("done", "retried", "dead", "mean_run_ms", "mean_wait_ms")
+    [line] = [row for row in ask(pg, "throughput_by_minute") if row["done"]]
+    assert [line[name] for name in shown] == [1, 1, 1, 70, None]
+
+
+@pytest.mark.usefixtures("tables")
 def test_rows_by_their_states(pg: Connection) -> None:
     for state in STATES:
         given = pg.execute(
