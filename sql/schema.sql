@@ -466,6 +466,7 @@ CREATE TABLE worker.sources (
     condition text,
     tenant text,
     index_name text NOT NULL,
+    tenant_index text,
     added_at timestamp with time zone DEFAULT now() NOT NULL,
     added_by text DEFAULT CURRENT_USER NOT NULL
 );
@@ -574,7 +575,7 @@ CREATE INDEX jobs_finished_id ON ONLY worker.jobs_finished USING btree (id);
 
 CREATE INDEX jobs_finished_default_id_idx ON worker.jobs_finished_default USING btree (id);
 
-CREATE INDEX jobs_tenant ON worker.jobs USING btree (queue, kind, priority, tenant, due_at, id) WHERE (tenant IS NOT NULL);
+CREATE INDEX jobs_tenant ON worker.jobs USING btree (queue, kind, priority, tenant, LEAST(due_at, 'infinity'::timestamp with time zone), id) WHERE (tenant IS NOT NULL);
 
 CREATE UNIQUE INDEX jobs_unique ON worker.jobs USING btree (kind, unique_key) WHERE (unique_key IS NOT NULL);
 
