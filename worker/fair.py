@@ -23,9 +23,10 @@ LIST = 100  # tenants in one listing
 VISIT = 200  # tenants that one listing may visit to find them
 PLAIN_SHARE = 10  # one row in so many is taken in the order of due times, whoever's it is
 NONE_FOR = 1.0  # seconds without turns where no tenant has a due row
-SLOW = 0.05  # seconds that serving tenants in turn may take before it is rationed,
-SLOWER = 5  # if it is also so many times what a claim in the order of due times takes;
-SLOW_SHARE = 10  # then it may take one part in this many of the time
+SLOW = 0.1  # seconds: serving tenants in turn is slow if it takes longer than that,
+SLOWER = 5  # and so many times as long as a claim in the order of due times;
+SLOW_TIMES = 3  # if it is slow so many times on end,
+SLOW_SHARE = 10  # it may take one part in this many of the time
 
 Kind = Literal["text", "integer", "uuid"]
 
@@ -74,6 +75,7 @@ class Turns:
         self._per_tenant = fair.per_tenant
         self._waiting: deque[str] = deque()
         self._whole = False  # those who wait are all that have due rows
+        self._slow = 0  # times on end
         self._plain = 0.0  # rows owed to the order of due times
         self._rests_until = 0.0
         self.after: str | None = None  # where the next listing goes on
@@ -134,7 +136,8 @@ class Turns:
         """Dead rows that an old snapshot keeps stand in front of each tenant's; then the order of
         due times, which has a floor, goes on while this is rationed. plain: what a claim in that
         order takes."""
-        if seconds > max(SLOW, SLOWER * plain):
+        self._slow = self._slow + 1 if seconds > max(SLOW, SLOWER * plain) else 0
+        if self._slow >= SLOW_TIMES:
             self._rests_until = time.monotonic() + SLOW_SHARE * seconds
 
 

@@ -29,6 +29,7 @@ from worker.errors import DatabaseUnreachable, UsageError
 from worker.events import (
     Events,
     ServiceFailed,
+    SourceCaution,
     WorkerDraining,
     WorkerFenced,
     WorkerStarted,
@@ -49,7 +50,6 @@ from worker.sessions import Sessions
 from worker.settings import Settings
 from worker.settle import Settler
 from worker.source import Source
-from worker.sources.adopt import adopted, refuse_shared
 from worker.sources.jobs import Jobs
 from worker.statements import statement
 from worker.url import DatabaseURL, connect
@@ -111,6 +111,7 @@ class Worker:
         self.worker_id: int | None = None
         self.server: Server | None = None  # known once the run has begun
         self._assembled = False
+        self._cautions: list[SourceCaution] = []
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._fenced = asyncio.Event()
@@ -186,9 +187,13 @@ class Worker:
         handlers = [handler for handler in self._app.registry if handler.queue in self.queues]
         tables = [handler for handler in handlers if handler.table is not None]
         if tables:
+            # 0.7 MB that a worker of jobs alone can do without
+            from worker.sources.adopt import adopted, refuse_shared
+
             connection = await connect(self._url, timeout=self._settings.connect_timeout)
             try:
-                rows = [await adopted(connection, handler) for handler in tables]
+                tell = self._cautions.append
+                rows = [await adopted(connection, handler, tell) for handler in tables]
             finally:
                 await connection.close(timeout=2)
             refuse_shared(rows)
@@ -326,6 +331,8 @@ class Worker:
                 self.worker_id, self.name, self.queues, self.kinds, self._settings.concurrency
             )
         )
+        for caution in self._cautions:
+            self.events.emit(caution)
 
     async def _declare_limits(self) -> None:
         """What the code says of limits, where no operator has said otherwise."""

@@ -8,7 +8,8 @@
 -- none   none of these tenants has a due row, a gate governs it, or the worker was declared dead.
 --
 -- One probe of jobs_tenant per tenant; those behind the one that makes it $6 are not looked at.
--- The ctids go through an array for the reason that due.sql tells.
+-- The ctids go through an array for the reason that due.sql tells. The due time is told in the words
+-- of jobs_tenant, so that no other index will do.
 update worker.jobs j
    set owner = $7, token = j.token + 1, attempt = j.attempt + 1, claimed_at = now()
  where j.ctid = any (array(
@@ -18,9 +19,9 @@ update worker.jobs j
         select w.ctid
           from worker.jobs w
          where w.queue = $1 and w.kind = $2 and w.priority = $3 and w.tenant = asked.tenant
-           and w.due_at <= now()
+           and least(w.due_at, 'infinity') <= now()
            and w.owner is null
-         order by w.due_at, w.id
+         order by least(w.due_at, 'infinity'), w.id
          limit asked.most
            for no key update skip locked) due
      where ($8 or not exists (

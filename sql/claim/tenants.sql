@@ -17,18 +17,18 @@ with recursive visited (place, tenant, due, first) as (
     select v.place + 1, next.tenant, next.due, coalesce(v.first, next.tenant)
       from visited v
      cross join lateral (
-        (select j.tenant, j.due_at <= now() as due
+        (select j.tenant, least(j.due_at, 'infinity') <= now() as due
            from worker.jobs j
           where j.queue = $1 and j.kind = $2 and j.priority = $3
             and j.tenant > v.tenant and j.owner is null
-          order by j.tenant, j.due_at, j.id
+          order by j.tenant, least(j.due_at, 'infinity'), j.id
           limit 1)
         union all
-        (select j.tenant, j.due_at <= now()
+        (select j.tenant, least(j.due_at, 'infinity') <= now()
            from worker.jobs j
           where j.queue = $1 and j.kind = $2 and j.priority = $3
             and j.tenant is not null and j.owner is null
-          order by j.tenant, j.due_at, j.id
+          order by j.tenant, least(j.due_at, 'infinity'), j.id
           limit 1)
         limit 1) next
      where v.place < $6 and next.tenant is distinct from v.first

@@ -5,7 +5,8 @@
 --        each at most; $6 boolean: the caller holds the gates that govern the source.
 -- gives, none  as claim.sql.
 --
--- One probe of the index per tenant; those behind the one that makes it $2 are not looked at.
+-- One probe of the index per tenant; those behind the one that makes it $2 are not looked at. The time
+-- that decides is told in the words of that index, so that no other will do.
 update {table} t
    set duerow_owner = $1, duerow_claimed_at = now(), duerow_state = null,
        duerow_token = greatest(t.duerow_token + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint),
@@ -18,10 +19,10 @@ update {table} t
         select w.ctid as place
           from {table} w
          where w.{tenant} = asked.tenant::{tenant_type}
-           and {due_expression} <= {now} and {due_expression} >= $3
+           and {turn_expression} <= {now} and {turn_expression} >= $3
            and w.duerow_owner is null
            and {condition}
-         order by {due_expression}
+         order by {turn_expression}
          limit asked.most
            for no key update skip locked) due
      where {ungoverned_tenants}

@@ -9,10 +9,10 @@ with due as materialized (
         select w.tableoid as part, w.ctid as place, {keys_of_w}
           from {table} w
          where w.{tenant} = asked.tenant::{tenant_type}
-           and {due_expression} <= {now} and {due_expression} >= $3
+           and {turn_expression} <= {now} and {turn_expression} >= $3
            and w.duerow_owner is null
            and {condition}
-         order by {due_expression}
+         order by {turn_expression}
          limit asked.most
            for no key update skip locked) found
      where {ungoverned_tenants}

@@ -14,16 +14,16 @@ with recursive visited (place, tenant, due, first) as (
     select v.place + 1, next.tenant collate "default", next.due, coalesce(v.first, next.tenant) collate "default"
       from visited v
      cross join lateral (
-        (select w.{tenant}::text as tenant, coalesce({due_expression} <= {now}, false) as due
+        (select w.{tenant}::text as tenant, {turn_expression} <= {now} as due
            from {table} w
           where w.{tenant} > v.tenant::{tenant_type} and w.duerow_owner is null and {condition}
-          order by w.{tenant}, {due_expression}
+          order by w.{tenant}, {turn_expression}
           limit 1)
         union all
-        (select w.{tenant}::text, coalesce({due_expression} <= {now}, false)
+        (select w.{tenant}::text, {turn_expression} <= {now}
            from {table} w
           where w.{tenant} is not null and w.duerow_owner is null and {condition}
-          order by w.{tenant}, {due_expression}
+          order by w.{tenant}, {turn_expression}
           limit 1)
         limit 1) next
      where v.place < $3 and next.tenant collate "default" is distinct from v.first

@@ -32,7 +32,8 @@ def run(place: Place, size: Size) -> Figures:
     figures = Figures(f"At most {size.most} rows of a key at once, {size.kills} workers killed")
     with Scene.at(place, app="tests.chaos.limited:app", slots=8, lease=1.5) as scene:
         scene.db.execute(
-            "insert into worker.gates (kind, tenant, concurrency, set_by) values ('hold', '*', %s, 'me')",
+            "insert into worker.gates (kind, tenant, concurrency, set_by)"
+            " values ('hold', '*', %s, 'me')",
             [size.most],
         )
         scene.load(size.rows, "hold", columns={"tenant": "one"}, ms=size.ms)

@@ -20,6 +20,7 @@ from worker.link import Fetches, Link
 from worker.row import Row
 from worker.source import BEGINNING, Settlement, Statement, Stream
 from worker.statements import statement
+from worker.tables.bookkeeping import turn_expression
 from worker.tables.spec import TableSpec
 
 
@@ -61,6 +62,7 @@ class Rows:
         names = _names(spec, layout, reads)
         self.claim_sql = _filled(_claim(spec, layout), names)
         self._fair = fair
+        self.tenants_sql = self.claim_tenants_sql = ""
         if spec.tenant is not None:
             by_tenant = "claim_tenants_partitioned" if layout.partitioned else "claim_tenants"
             self.claim_tenants_sql = _filled(by_tenant, names)
@@ -346,6 +348,7 @@ def _times(due: sql.Identifier, *, naive: bool) -> dict[str, sql.Composable]:
 
     return {
         "due_expression": expression("w."),
+        "turn_expression": turn_expression(expression("w.")),
         "due_expression_of_t": expression("t."),
         "now": at("now()"),
         "occurrence": at("o.occurrence"),
