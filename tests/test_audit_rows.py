@@ -70,7 +70,7 @@ async def tables(db_url: str, pg: Connection, apg: asyncpg.Connection) -> None:
     )
     rows = await source(apg, ODD, "place")
     worker = await ghost(apg, silent=0)
-    assert len(await apg.fetch(rows.claim_sql, worker, 1, FIRST.replace(tzinfo=None))) == 1
+    assert len(await apg.fetch(rows.claim_sql, worker, 1, FIRST.replace(tzinfo=None), False)) == 1
     assert await in_flight(apg, ODD.table) == 1
 
 

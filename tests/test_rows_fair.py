@@ -235,11 +235,11 @@ async def test_the_claim_of_many_rows(
         as_a_worker(pg)
         pg.execute(f"set plan_cache_mode = {mode}".encode())
         rows = Rows(SPEC, describe(pg, "orders"), ("id",))
-        types = "bigint, int, timestamptz, text[], int[]"
+        types = "bigint, int, timestamptz, text[], int[], boolean"
         pg.execute(f"prepare c ({types}) as {rows.claim_tenants_sql}".encode())
         pg.execute(f"prepare l (text, int, int) as {rows.tenants_sql}".encode())
         for call, least in (
-            (f"c({worker}, 20, '{FIRST}', '{{small 1,a large one}}', '{{10,10}}')", 20),
+            (f"c({worker}, 20, '{FIRST}', '{{small 1,a large one}}', '{{10,10}}', false)", 20),
             ("l('a', 100, 200)", min(tenants, 100)),
         ):
             plan = explain(pg, call)
@@ -268,7 +268,7 @@ async def test_it_takes_no_more_than_it_should_whatever_the_planner_may_use(
             with psycopg.RawCursor(pg) as cursor:
                 asked = ["client 3", "client 7", "client 9"]
                 taken = cursor.execute(
-                    rows.claim_tenants_sql.encode(), (worker, 6, FIRST, asked, [3, 2, 4])
+                    rows.claim_tenants_sql.encode(), (worker, 6, FIRST, asked, [3, 2, 4], False)
                 ).fetchall()
             tenants = Counter(r[-4] if r[-4] in asked else str(r) for r in taken)
             assert tenants == {"client 3": 3, "client 7": 2, "client 9": 1}, off

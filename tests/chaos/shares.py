@@ -3,10 +3,12 @@ counted by the handlers themselves, outside the database."""
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass
 
 from tests.chaos.figures import Figures
+from tests.chaos.fleet import Process
 from tests.chaos.ledger import Run
 from tests.chaos.place import Place
 from tests.chaos.scene import Scene
@@ -43,7 +45,8 @@ def run(place: Place, size: Size) -> Figures:
         for number in range(size.kills):
             due = began + (number + 1) * size.every
             time.sleep(max(0.0, due - time.monotonic()))
-            scene.fleet.kill_one()
+            scene.fleet.until(lambda: _at_work(scene))
+            scene.fleet.kill(random.choice(_at_work(scene)))
             scene.fleet.start()
         scene.fleet.until(scene.drained, 300)
         seconds = time.monotonic() - began
@@ -51,6 +54,7 @@ def run(place: Place, size: Size) -> Figures:
         tenants = dict(scene.db.execute("select id::text, tenant from worker.jobs_finished"))
         history = scene.history()
         figures.add("worker processes x slots", f"{size.workers} x 8")
+        figures.add("kills of workers that held rows", size.kills)
         figures.add("seconds", seconds)
         for tenant in ("one", "other"):
             runs = [run for run in history.runs if tenants[run.key] == tenant]
@@ -60,6 +64,13 @@ def run(place: Place, size: Size) -> Figures:
         figures.add("slots in use when all is over", scene.one(held), exactly=0)
         scene.judge(figures)
     return figures
+
+
+def _at_work(scene: Scene) -> list[Process]:
+    """The processes that hold rows."""
+    query = "select w.pid from worker.workers w join worker.jobs j on j.owner = w.id"
+    pids = {pid for (pid,) in scene.db.execute(query)}
+    return [process for process in scene.fleet.running if process.pid in pids]
 
 
 def most_at_once(runs: list[Run], deaths: dict[int, float]) -> int:

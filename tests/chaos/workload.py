@@ -113,7 +113,8 @@ class Jobs(Workload):
         rows = db.execute(
             """select worker.enqueue(
                           %(kind)s, %(args)s::jsonb, queue => %(queue)s, priority => %(priority)s,
-                          max_attempts => %(max_attempts)s, tenant => %(tenant)s, in_ => make_interval(secs => %(delay)s))
+                          max_attempts => %(max_attempts)s, tenant => %(tenant)s,
+                          in_ => make_interval(secs => %(delay)s))
                  from generate_series(1, %(count)s)""",
             {
                 "kind": kind,
