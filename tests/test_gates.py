@@ -280,6 +280,7 @@ async def test_a_breaker_opens_tries_and_closes(db_url: str, apg: asyncpg.Connec
         works = True
         await until(lambda: len(calls) >= after_opening + 25, 20)
         await until(lambda: apg.fetchval("select opened_at is null from worker.gates"))
+        await until(lambda: apg.fetchval("select count(*) = 30 from worker.jobs_finished"))
     assert {e.state for e in one.seen.of(BreakerChanged)} <= {"opened", "closed"}
     states = await apg.fetch("select distinct state from worker.all_jobs")
     assert [state["state"] for state in states] == ["done"]

@@ -123,6 +123,11 @@ class Loop:
         self._dry = False
         self.wake.set()
 
+    def gates_changed(self) -> None:
+        """What they have closed for must not start; what they let through now may be due."""
+        self._give_back_stopped()
+        self.heard()
+
     def expect(self, seconds: float) -> None:
         """A row that we settled falls due again then: nobody else would tell, and the next poll
         may be far."""
@@ -223,7 +228,9 @@ class Loop:
         if not self._buffer:
             self._buffered_at = time.monotonic()
         for row in rows:
-            if not self._trial.concerns(row):
+            if self._gates.stops(row):  # closed while the claim was under way
+                self._give_back(row)
+            elif not self._trial.concerns(row):
                 (self._buffer if row.not_before is None else self._timetable).append(row)
             elif not self._trial.admit(row):
                 self._give_back(row, delay=random.uniform(1.0, 3.0))

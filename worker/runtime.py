@@ -246,7 +246,7 @@ class Worker:
             hears=lambda: self._listener.live,
         )
         gates.held = lambda: chain.from_iterable(self._loop.held().values())
-        gates.on_change = self._loop.heard
+        gates.on_change = self._loop.gates_changed
         gates.on_work = self._loop.wake.set
         self._settler.on_written = self._loop.look_for_room
         self._settler.on_postponed = self._loop.expect
@@ -262,7 +262,7 @@ class Worker:
             committed=self._settler.note_committed,
             lost=self._settler.add_lost,
             finished=self._loop.finished,
-            throttled=partial(_tell, asyncio.get_running_loop(), self._throttle),
+            throttled=partial(_call_in, asyncio.get_running_loop(), self._throttle),
         )
         self._listener = Listener(self.queues, self._loop.heard, self._called, self._gates.notified)
         listens = settings.listen and not (server.pooled and settings.direct_url is None)
@@ -537,6 +537,18 @@ def _name() -> str:
 def _last_margin(grace: float) -> float:
     """Seconds before the end of the grace at which rows are given back come what may."""
     return min(0.5, grace * 0.1)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:
+    """At once if that loop's thread asks: what comes after it may depend on it."""
+    try:
+        here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        here = False
+    if here:
+        call(*args)
+    else:
+        _tell(loop, call, *args)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:

@@ -87,7 +87,7 @@ class Gatekeeper:
         self._fresh: list[Row] = []  # claimed, and not yet among those held
         self._to_share: set[int] = set()
         self._tally = Tally()
-        self._to_throttle: dict[Scope, tuple[float, str]] = {}
+        self._to_throttle: dict[Scope, tuple[float, str]] = {}  # until when, and why
         events.subscribe(self._observe)
 
     # --- what they govern ------------------------------------------------------------------
@@ -123,6 +123,7 @@ class Gatekeeper:
             self.stale = True
             raise
         self._gates = [Gate.of(record) for record in records]
+        self._gates += map(self._closed_here, self._to_throttle)
         if any(gate.concurrency is not None for gate in self._gates):
             self._share_all()  # one may be new, and rows of ours under it already
         return True
@@ -248,10 +249,15 @@ class Gatekeeper:
         tenant = row.tenant if key is None else key
         scope = Scope(row.queue, None, tenant) if queue else Scope(None, row.kind, tenant)
         before = self._to_throttle.get(scope, (0.0, ""))
-        self._to_throttle[scope] = max(before, (seconds, why))
-        self._gates.append(Gate(0, scope, blocked_for=time.monotonic() - self._read_at + seconds))
+        self._to_throttle[scope] = max(before, (time.monotonic() + seconds, why))
+        self._gates.append(self._closed_here(scope))
         self.on_change()
         self.on_work()
+
+    def _closed_here(self, scope: Scope) -> Gate:
+        """A throttle that is not in the table yet."""
+        until, _ = self._to_throttle[scope]
+        return Gate(NONE, scope, blocked_for=until - self._read_at)
 
     def lost_sight(self) -> None:
         """A claim's answer never came: what it took of the gates is to be given back."""
@@ -272,10 +278,12 @@ class Gatekeeper:
             await self._link.fetch(statement("flow/reclaim"))
 
     async def _publish_throttle(self, scope: Scope) -> None:
-        seconds, why = self._to_throttle[scope]
+        until, why = self._to_throttle[scope]
+        seconds = max(0.0, until - time.monotonic())
         parts = (scope.queue, scope.kind, scope.tenant)
         await self._link.fetch(statement("flow/throttle"), *parts, seconds, why)
-        del self._to_throttle[scope]
+        if self._to_throttle[scope] == (until, why):  # else it was told again meanwhile
+            del self._to_throttle[scope]
         self._events.emit(KeyThrottled(*parts, seconds, why))
 
     async def _publish_tally(self, worker: int) -> None:
