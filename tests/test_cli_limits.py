@@ -21,6 +21,11 @@ def an_app() -> App:
 
 
 @pytest.fixture
+def cli(db_url: str, capsys: pytest.CaptureFixture[str]) -> CLI:
+    return CLI(db_url, capsys)
+
+
+@pytest.fixture
 def limits(cli: CLI) -> CLI:
     assert cli("limits", "set", "-k", "send", "--rate", "600/m", "--burst", "3").code == 0
     return cli
@@ -146,7 +151,7 @@ def test_a_breaker_in_the_code_that_makes_no_sense_is_refused() -> None:
         ({"failures": None}, "the breaker would never open"),
         ({"failures": 0}, "failures=0 is not 1 or more"),
         ({"share": 2.0}, "share=2.0 is not a part of 1"),
-        ({"pause": 0}, "pause=0.0 s is not up to a day"),
+        ({"pause": 0}, "pause=0.0 is not up to a day"),
     ):
         with pytest.raises(RegistrationError, match=told):
             an_app().breaker(kind="send", **given)  # type: ignore[arg-type]
