@@ -75,6 +75,17 @@ async def test_a_small_tenant_does_not_wait_for_a_large_one(
     assert left == 0, "all but a tenth of a claim is shared out evenly"
 
 
+async def test_a_small_tenant_is_through_in_two_rounds(
+    fair: Claiming, apg: asyncpg.Connection
+) -> None:
+    """Beside thirty large ones. A round is two rows of each, and a tenth more by due times."""
+    await give(apg, **{f"large {n}": 200 for n in range(30)}, small=4)
+    rows = []
+    while sum(row.tenant == "small" for row in rows) < 4:
+        rows += await fair.take()
+    assert len(rows) <= 2 * (31 * 2) * 10 / 9 + 20
+
+
 async def test_no_tenant_gets_more_than_its_share_while_others_are_due(
     fair: Claiming, apg: asyncpg.Connection
 ) -> None:
