@@ -352,7 +352,7 @@ class Worker:
         except LinkDown as error:
             if self.worker_id is None and not self._fenced.is_set():
                 raise DatabaseUnreachable(
-                    error.what, why=error.why, hint="worker doctor"
+                    error.what, why=error.why, hint="worker db status"
                 ) from error
             raise
 
