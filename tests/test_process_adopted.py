@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.chaos import freezes, kills, restarts, stops
+from tests.chaos import freezes, kills, locks, restarts, stops
 from tests.chaos.adopted import Adopted, AdoptedInSession
 from tests.chaos.place import Place
 from tests.postgres import Cluster
@@ -18,8 +18,14 @@ pytestmark = pytest.mark.process
 
 @pytest.mark.parametrize(
     ("run", "workload"),
-    [(kills, Adopted), (freezes, Adopted), (stops, Adopted), (kills, AdoptedInSession)],
-    ids=["kills", "freezes", "stops", "kills in a session"],
+    [
+        (kills, Adopted),
+        (freezes, Adopted),
+        (stops, Adopted),
+        (locks, Adopted),
+        (kills, AdoptedInSession),
+    ],
+    ids=["kills", "freezes", "stops", "locks", "kills in a session"],
 )
 def test_faults(db_url: str, tmp_path: Path, run: ModuleType, workload: type[Adopted]) -> None:
     figures = run.run(Place(db_url, tmp_path, workload=workload), run.SHORT)
