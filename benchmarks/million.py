@@ -13,6 +13,7 @@ stands what the owner's update of as many rows takes at that time, by key.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import statistics
 import time
@@ -186,4 +187,4 @@ def show(rows: int, found: list[Claims]) -> dict[str, Any]:
 
 
 def _p99(claims: list[float]) -> float:
-    return sorted(claims)[int(0.99 * (len(claims) - 1))] if claims else 0.0
+    return sorted(claims)[math.ceil(0.99 * len(claims)) - 1] if claims else 0.0
