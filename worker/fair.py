@@ -108,10 +108,12 @@ class Turns:
 
     def next(self, rows: int) -> tuple[list[str], int]:
         """Whom to serve, and how many rows of each at most. Twice as many tenants as should do,
-        for some may have less. Where those who wait are all, they share evenly what there is."""
+        for some may have less. Where those who wait are all, and few, they share what there is."""
         if not self._waiting:
             return [], 0
-        most = -(-rows // len(self._waiting)) if self._whole else self._per_tenant
+        most = self._per_tenant
+        if self._whole:
+            most = max(most, -(-rows // len(self._waiting)))
         enough = 2 * -(-rows // most)
         return [self._waiting[i] for i in range(min(enough, len(self._waiting)))], most
 
