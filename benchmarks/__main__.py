@@ -1,4 +1,4 @@
-"""`make bench`: python -m benchmarks [drain] [adopted] [--million] [--rows N] [--rounds N]
+"""`make bench`: python -m benchmarks [drain] [adopted] [fair] [--million] [--rows N] [--rounds N]
 [--slots N] [--json FILE]"""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import adopted, drain, million
+from benchmarks import adopted, drain, fair, million
 
 
 class Scenario(NamedTuple):
@@ -23,6 +23,7 @@ class Scenario(NamedTuple):
 SCENARIOS = {
     "drain": Scenario(drain.run, 50_000, 5),
     "adopted": Scenario(adopted.run, 20_000, 3),
+    "fair": Scenario(fair.run, 1_000_000, 300),
 }
 MILLION = Scenario(million.run, 1_000_000, 3)
 

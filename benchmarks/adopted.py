@@ -55,6 +55,9 @@ WRITTEN = (
     ways.Own(50),
     ways.Side(),
 )
+REFERENCE = DRAINED[0].name
+COMPARED = ("rows_per_s", "us", "wal")
+
 # SQL, and whether the rows are new.
 WRITES = {
     "insert": (ways.INSERT, True),
@@ -222,7 +225,15 @@ async def _run(cluster: Cluster, rows: int, rounds: int) -> dict[str, Any]:
     figures = {
         "rows": rows,
         "rounds": rounds,
-        "drains": {name: asdict(_middle(found)) for name, found in drains.items()},
+        "drains": {
+            name: {
+                **asdict(_middle(found)),
+                "x": {of: _ratio(of, found, drains[REFERENCE]) for of in COMPARED},
+                "lowest": min(one.rows_per_s for one in found),
+                "highest": max(one.rows_per_s for one in found),
+            }
+            for name, found in drains.items()
+        },
         "writes": {
             name: {kind: asdict(_middle([one[kind] for one in found])) for kind in WRITES}
             for name, found in writes.items()
@@ -246,27 +257,33 @@ def _middle(found: Sequence[T]) -> T:
     )
 
 
+def _ratio(of: str, found: list[Drain], reference: list[Drain]) -> float:
+    """The median of the ratios to the reference of the same round."""
+    pairs = zip(found, reference, strict=True)
+    return statistics.median(getattr(one, of) / getattr(other, of) for one, other in pairs)
+
+
 def show(figures: dict[str, Any]) -> None:
     rows, rounds = figures["rows"], figures["rounds"]
     print(f"{rows:,} rows of 1 KB and 20 columns, four indexes and a key; {BATCH} a claim;")
-    print(f"medians of {rounds} rounds; x: times the reference, worker.jobs")
+    print(f"medians of {rounds} rounds (lowest to highest); x: times the reference, worker.jobs")
     print(
-        f"\n{'drain':42}{'rows/s':>8}{'x':>6}{'server us':>11}{'x':>6}"
+        f"\n{'drain':46}{'rows/s':>7}{'':18}{'x':>5}{'server us':>11}{'x':>6}"
         f"{'vacuum us':>11}{'WAL bytes':>11}{'x':>6}{'HOT claims':>12}"
     )
-    first = figures["drains"][DRAINED[0].name]
     for name, f in figures["drains"].items():
+        x, spread = f["x"], f"({f['lowest']:,.0f} to {f['highest']:,.0f})"
         print(
-            f"{name:42}{f['rows_per_s']:8,.0f}{f['rows_per_s'] / first['rows_per_s']:6.2f}"
-            f"{f['us']:11.1f}{f['us'] / first['us']:6.2f}{f['vacuum']:11.1f}"
-            f"{f['wal']:11,.0f}{f['wal'] / first['wal']:6.2f}{f['hot']:12.0%}"
+            f"{name:46}{f['rows_per_s']:7,.0f} {spread:17}{x['rows_per_s']:5.2f}"
+            f"{f['us']:11.1f}{x['us']:6.2f}{f['vacuum']:11.1f}"
+            f"{f['wal']:11,.0f}{x['wal']:6.2f}{f['hot']:12.0%}"
         )
     print(f"\n{'a write of the owner: server us (x), WAL bytes (x); x: times the bare table':64}")
-    print(f"{'':42}" + "".join(f"{kind:>26}" for kind in WRITES))
+    print(f"{'':46}" + "".join(f"{kind:>26}" for kind in WRITES))
     for table in WRITTEN:
         costs = figures["writes"][table.name]
         bare = figures["writes"][ways.Bare(table.fillfactor).name]
-        print(f"{table.name:42}" + "".join(_cost(costs[kind], bare[kind]) for kind in WRITES))
+        print(f"{table.name:46}" + "".join(_cost(costs[kind], bare[kind]) for kind in WRITES))
     f = figures["reconcile"]
     print(f"\nthe side table's reconcile: {f['us']:.2f} us a row of the table, each time")
 

@@ -13,6 +13,7 @@ stands what the owner's update of as many rows takes at that time, by key.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import statistics
 import time
@@ -30,7 +31,6 @@ from worker.url import DatabaseURL
 
 LIMIT = 100
 SHARE = 100  # one row in so many is due
-BOUND = 5.0  # ms, for the median
 FILLFACTOR = 80
 STEP = 1000  # rows an update of the owner's
 OFTEN = 25
@@ -115,7 +115,7 @@ class Million:
             if len(rows) == LIMIT:
                 (found.looks if self._way.claimer.looked else found.floor).append(took)
             settled += await self._way.settle(rows)
-            if self._chance.randint(1, 4) == 1:
+            if 4 * len(found.updates) <= len(found.floor):
                 found.updates.append(await self._update())
 
     async def _update(self) -> float:
@@ -162,10 +162,10 @@ def _snapshot(cluster: Cluster) -> Iterator[None]:
 
 def show(rows: int, found: list[Claims]) -> dict[str, Any]:
     print(
-        f"{rows:,} rows of 1 KB, fillfactor {FILLFACTOR}, {rows // SHARE:,} of them due; ms;"
-        f" the median of claims of {LIMIT} must be under {BOUND:g}"
+        f"{rows:,} rows of 1 KB, fillfactor {FILLFACTOR}, {rows // SHARE:,} of them due;"
+        f" claims of {LIMIT}, ms; x: times the owner's update of as many at that time"
     )
-    heads = ("updates/s", "claims", "p50", "p99", "looks", "p50", "an update, p50")
+    heads = ("updates/s", "claims", "p50", "p99", "looks", "p50", "an update, p50", "x")
     print(f"{'':32}" + "".join(f"{head:>{len(head) + 3}}" for head in heads))
     figures = {}
     for one in found:
@@ -174,7 +174,7 @@ def show(rows: int, found: list[Claims]) -> dict[str, Any]:
         look, update = statistics.median(one.looks or [0.0]), statistics.median(one.updates)
         print(
             f"{one.name:32}{one.updates_per_s:12,.0f}{len(claims):9}{p50:6.2f}{p99:6.2f}"
-            f"{len(one.looks):8}{look:6.2f}{update:17.2f}  {'ok' if p50 < BOUND else 'MISSED'}"
+            f"{len(one.looks):8}{look:6.2f}{update:17.2f}{p50 / update:4.1f}"
         )
         figures[one.name] = {
             "p50": p50,
@@ -187,4 +187,4 @@ def show(rows: int, found: list[Claims]) -> dict[str, Any]:
 
 
 def _p99(claims: list[float]) -> float:
-    return statistics.quantiles(claims, n=100, method="inclusive")[98]
+    return sorted(claims)[math.ceil(0.99 * len(claims)) - 1] if claims else 0.0

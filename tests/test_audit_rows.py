@@ -11,6 +11,7 @@ import pytest
 
 from tests.adopted import Donation, ghost, in_flight, source
 from tests.adoption import adopt
+from tests.cli import CLI
 from tests.workers import drained
 from worker import App, Dead, Retry, audit
 from worker.sources.rows import FIRST
@@ -30,6 +31,11 @@ create table shop."Odd Orders" (
 """
 ODD = TableSpec("odd", 'shop."Odd Orders"', ("place", "at"), due="due", where='"Open"')
 STATES = ["due", "running", "retrying", "scheduled", "dead", "cancelled"]
+
+
+@pytest.fixture
+def cli(db_url: str, capsys: pytest.CaptureFixture[str]) -> CLI:
+    return CLI(db_url, capsys)
 
 
 def ask(pg: Connection, name: str, **params: object) -> list[dict[str, Any]]:
@@ -144,6 +150,23 @@ def test_keys_are_those_of_the_attempts(pg: Connection) -> None:
         " join worker.attempts a using (source, row_key, token)"
     ).fetchone()
     assert same == (2,)
+
+
+@pytest.mark.usefixtures("tables")
+def test_worker_status_and_queues(pg: Connection, cli: CLI) -> None:
+    [status] = cli("status", "--json").json
+    shown = ("due", "scheduled", "retrying", "running", "dead_last_day", "unreadable")
+    assert [status[name] for name in shown] == [3, 0, 0, 1, 1, []]
+    assert 3600 <= status["oldest_due"] < 3700
+    assert "a row has been due for 36" in cli("status", "--check").err
+    names = ("queue", "due", "scheduled", "retrying", "running")
+    lines = [[row[name] for name in names] for row in cli("queues", "list").rows]
+    assert lines == [["donations", "2", "1", "1", "0"], ["odd", "1", "0", "0", "1"]]
+    assert cli("queues", "pause", "donations").code == 0
+    assert cli("status", "--json").json[0]["oldest_due"] < 3600
+    pg.execute("drop table donations")
+    found = cli("status", "--check")
+    assert (found.code, "tables that cannot be read: donations\n" in found.err) == (8, True)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,26 @@ def test_a_claim_touches_as_many_buffers_as_it_takes_rows(crowd: psycopg.Connect
     assert many < 500 * 10
 
 
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_few_tenants_are_found_by_their_own_index(pg: psycopg.Connection[Any], mode: str) -> None:
+    """Of two the small one's rows lie behind 20,000 of the large one's. To the planner the index on
+    due times looks as good: every other row would do."""
+    fill(pg, count=20_000, tenants="case when i > 19980 then 1 else 0 end")
+    as_a_worker(pg)
+    pg.execute(f"set plan_cache_mode = {mode}")
+    pg.execute("begin")
+    plan = explain(pg, "fair")
+    assert faults(plan, INDEXES["fair"]) == []
+    assert plan["Actual Rows"] == 20, "ten of each"
+    assert touched(plan) < 500
+    pg.execute("rollback; begin")
+    types, given = calls("fair")
+    plainly = statement("claim/fair").replace("least(w.due_at, 'infinity')", "w.due_at")
+    pg.execute(f"prepare plainly ({types}) as {plainly}")
+    assert faults(plan_of(pg, f"plainly({given})"), INDEXES["fair"]), "or this shows nothing"
+    pg.execute("rollback")
+
+
 # -- plans and statistics that are out of date ----------------------------------------------------
 
 

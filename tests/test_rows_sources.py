@@ -188,6 +188,32 @@ async def test_a_column_dropped_mid_run(db_url: str, apg: asyncpg.Connection) ->
         assert not worker.seen.of(ServiceFailed)
 
 
+async def test_a_trigger_that_refuses_the_claim_of_one_row(
+    db_url: str, apg: asyncpg.Connection
+) -> None:
+    """It holds up its own table alone, in its own words, until it is mended."""
+    await make_donations(apg, 3)
+    await another_table(apg, "refunds", 1)
+    await apg.execute(
+        "create function closed() returns trigger language plpgsql as"
+        " $$ begin raise 'the books of donation % are closed', old.id; end $$;"
+        "create trigger closed before update on donations for each row"
+        " when (old.id = 1) execute function closed()"
+    )
+    app, ran = two_and_jobs(every=HOUR)
+    async with running(app, db_url) as worker:
+        [failed, *_] = await until(lambda: worker.seen.of(SourceFailed))
+        assert (failed.source, failed.why) == (
+            "donations",
+            "RaiseError: the books of donation 1 are closed",
+        )
+        await until(lambda: ran["refunds"] == [1])
+        assert 1 not in ran["donations"]
+        await apg.execute("drop trigger closed on donations")
+        await until(lambda: sorted(ran["donations"]) == [1, 2, 3])
+        assert not worker.seen.of(ServiceFailed)
+
+
 LOST = {
     "a column of ours": (
         "alter table donations drop duerow_error",

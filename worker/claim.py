@@ -7,10 +7,9 @@ released, swept, or committed late. The *look* finds them: it lists the streams 
 from the beginning. It costs what lies in front, so it is rationed: after a look that took d
 seconds the next comes no sooner than 10 d later, and no later than a second if that allows.
 
-Streams whose tenants take turns are claimed in two parts: tenant by tenant, and a tenth of the
-rows, with whatever the first part has left of the room, in the order of due times as any other
-stream. While all that is due is taken at once there is nothing to share out, and only the second
-part runs.
+Streams whose tenants take turns are claimed in two parts: tenant by tenant, and, a tenth of the
+rows and whatever the first part leaves of the room, in the order of due times as any other stream.
+While all that is due is taken at once there is nothing to share out, and only the second part runs.
 
 Streams that a gate governs (worker.flow) are claimed one by one, inside a transaction that holds
 their gates.

@@ -21,7 +21,10 @@ from worker.errors import RegistrationError
 PER_TENANT_MOST = 1000
 LIST = 100  # tenants in one listing
 VISIT = 200  # tenants that one listing may visit to find them
-PLAIN_SHARE = 10  # one row in so many is taken in the order of due times, whoever's it is
+PLAIN_SHARE = 10  # one row in so many is taken in the order of due times, whoever's it is;
+PLAIN_LEAST = (
+    4  # but not less than one part in so many of a claim at a time: it is a statement more
+)
 NONE_FOR = 1.0  # seconds without turns where no tenant has a due row
 SLOW = 0.1  # seconds: serving tenants in turn is slow if it takes longer than that,
 SLOWER = 5  # and so many times as long as a claim in the order of due times;
@@ -91,6 +94,8 @@ class Turns:
         if rest and time.monotonic() < self._rests_until:
             return 0
         self._plain += limit / PLAIN_SHARE
+        if self._plain < max(1.0, limit / PLAIN_LEAST):
+            return limit
         plain = min(limit, int(self._plain))
         self._plain -= plain
         return limit - plain
@@ -109,7 +114,7 @@ class Turns:
 
     def next(self, rows: int) -> tuple[list[str], int]:
         """Whom to serve, and how many rows of each at most. Twice as many tenants as should do,
-        for some may have less. Where those who wait are all, they share what there is."""
+        for some may have less. Where those who wait are all, and few, they share what there is."""
         if not self._waiting:
             return [], 0
         most = self._per_tenant

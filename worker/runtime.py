@@ -37,6 +37,7 @@ from worker.events import (
 )
 from worker.execute import Executor, Run
 from worker.flow.gatekeeper import Gatekeeper
+from worker.health import Health
 from worker.heartbeat import GRACE_PASSED, Heartbeat
 from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
 from worker.listen import Listener
@@ -110,6 +111,9 @@ class Worker:
         self.events = Events(app.observers)
         self.worker_id: int | None = None
         self.server: Server | None = None  # known once the run has begun
+        self.health = (
+            None if settings.health is None else Health(settings.health, self._health_told)
+        )
         self._assembled = False
         self._cautions: list[SourceCaution] = []
         self._event_loop: asyncio.AbstractEventLoop | None = None
@@ -315,9 +319,25 @@ class Worker:
             Service("fence", self._watch_fence, events, link=self._claim_link),
         ]
 
+    def _health_told(self) -> dict[str, Any]:
+        """ready: it takes rows. pools: of sessions, by their kind."""
+        draining = self._stop_by is not None
+        return {
+            "ready": self.worker_id is not None and self._claim_link.connected and not draining,
+            "draining": draining,
+            "worker": self.worker_id,
+            "name": self.name,
+            "slots": self._settings.concurrency,
+            "running": len(self._executor.running),
+            "settled": self._settler.settled,
+            "pools": self._sessions.use(),
+        }
+
     # --- running ---------------------------------------------------------------------------
 
     async def _start(self, server: Server) -> None:
+        if self.health is not None:
+            await self.health.start()
         await self._sessions.start(
             handler.signature.session_kind
             for handler in self._app.registry
@@ -364,7 +384,7 @@ class Worker:
         except LinkDown as error:
             if self.worker_id is None and not self._fenced.is_set():
                 raise DatabaseUnreachable(
-                    error.what, why=error.why, hint="worker doctor"
+                    error.what, why=error.why, hint="worker db status"
                 ) from error
             raise
 
@@ -488,6 +508,8 @@ class Worker:
         await asyncio.wait(services, timeout=2)
         with contextlib.suppress(LinkDown):
             await self._leave()
+        if self.health is not None:
+            await self.health.close()
         await self._sessions.close()
         self._executor.close()
         for link in (self._claim_link, self._settle_link, self._ear):

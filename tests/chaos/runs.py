@@ -7,6 +7,7 @@ from tests.chaos import (
     crashes,
     freezes,
     kills,
+    locks,
     memory,
     rates,
     restarts,
@@ -31,4 +32,5 @@ RUNS = {
     "rates": rates,
     "shares": shares,
     "breakers": breakers,
+    "locks": locks,
 }
