@@ -19,7 +19,7 @@ def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
     with server.server() as cluster:
         for _ in range(rounds):
             server.seed(cluster, rows)
-            ours.append(_ours(cluster, rows, slots))
+            ours.append(ours(cluster, rows, slots))
             server.seed(cluster, rows)
             limit.append(pgbench.drain(cluster, rows))
     rates = [rows / one["seconds"] for one in ours]
@@ -41,7 +41,7 @@ def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
     return figures
 
 
-def _ours(cluster: Cluster, rows: int, slots: int) -> dict[str, float]:
+def ours(cluster: Cluster, rows: int, slots: int) -> dict[str, float]:
     cpu, wal = server.cpu(cluster), server.wal(cluster)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.noop", cluster.url, str(slots)],

@@ -433,8 +433,8 @@ async def test_a_paused_queue_is_not_claimed_from_until_it_is_resumed(
         await until(lambda: one(apg, "select id from worker.jobs_finished where id = $1", id))
     assert woken == [""], "all workers look again"
     assert [action[1:] for action in await actions(apg)] == [
-        ("pause", "default", "bank is down"),
-        ("resume", "default", None),
+        ("pause", "queue default", "bank is down"),
+        ("resume", "queue default", None),
     ]
 
 

@@ -33,6 +33,7 @@ from worker.row import Row
 from worker.source import BEGINNING, Source, Stream
 
 LOOK_EVERY = 1.0
+UNFAIR = Fair(100)  # where tenants take turns only because each has limits of its own
 LOOK_SHARE = 10  # a look may take one part in this many of a worker's time
 LOOK_PAUSE_MOST = 5.0
 FAILED_PAUSE_MOST = 30.0
@@ -184,7 +185,10 @@ class Claimer:
         turns = self._turns_of(stream) if by_tenant or stream.fair else None
         if turns is not None:
             await self._list_tenants(turns, stream, limit - len(rows))
-        waiting = turns.waiting if turns is not None else []
+        waiting = []
+        if turns is not None:
+            room = limit - len(rows)
+            waiting = turns.waiting[: self._gates.tenants_for(stream, room, turns.per_tenant)]
         self.unsure = True
         plain: list[Row] = []
         async with self._gates.passage(stream, waiting, worker) as passage:
@@ -193,7 +197,9 @@ class Claimer:
                 taken: list[Row] = []
                 if turns is not None:
                     most_rows = turns.share(room, rest=not by_tenant)
-                    taken = await self._take_turns(turns, stream, passage, most_rows, worker)
+                    taken = await self._take_turns(
+                        turns, waiting, stream, passage, most_rows, worker
+                    )
                 if len(taken) < room:
                     plain = await self._source.claim(
                         passage.connection, [stream], floors, room - len(taken), worker, gated=True
@@ -204,12 +210,21 @@ class Claimer:
         self._move_floors([stream], plain, floors=floors)
 
     async def _take_turns(
-        self, turns: Turns, stream: Stream, passage: Passage, limit: int, worker: int
+        self,
+        turns: Turns,
+        waiting: Sequence[str],
+        stream: Stream,
+        passage: Passage,
+        limit: int,
+        worker: int,
     ) -> list[Row]:
-        """Of each tenant no more than its own gates let through."""
+        """Of each tenant no more than its own gates let through. waiting: whose gates are held, the
+        first of those whose turn it is."""
         rows: list[Row] = []
+        served = 0
         while room := limit - len(rows):
             asked, most = turns.next(room)
+            asked = asked[: len(waiting) - served]
             if not asked:
                 break
             mosts = [passage.room(most, tenant) for tenant in asked]
@@ -217,13 +232,14 @@ class Claimer:
                 passage.connection, stream, asked, mosts, room, worker, gated=True
             )
             rows += taken
+            served += len(asked)
             turns.served(asked, most, [row.tenant for row in taken], full=len(taken) == room)
         return rows
 
     def _turns_of(self, stream: Stream) -> Turns:
         place = (stream.queue, stream.kind, stream.priority)
         if place not in self._turns:
-            self._turns[place] = Turns(stream.fair or Fair())
+            self._turns[place] = Turns(stream.fair or UNFAIR)
         return self._turns[place]
 
     async def _list_tenants(self, turns: Turns, stream: Stream, rows: int) -> None:

@@ -75,7 +75,7 @@ class Turns:
     """Whose turn it is, in one stream of one worker."""
 
     def __init__(self, fair: Fair) -> None:
-        self._per_tenant = fair.per_tenant
+        self.per_tenant = fair.per_tenant
         self._waiting: deque[str] = deque()
         self._whole = False  # those who wait are all that have due rows
         self._slow = 0  # times on end
@@ -102,7 +102,7 @@ class Turns:
 
     def lacks(self, rows: int) -> bool:
         """Whether those who wait may be too few for a claim of so many rows."""
-        return len(self._waiting) * self._per_tenant < rows
+        return len(self._waiting) * self.per_tenant < rows
 
     def listed(self, found: Listing) -> None:
         waiting = set(self._waiting)
@@ -117,7 +117,7 @@ class Turns:
         for some may have less. Where those who wait are all, and few, they share what there is."""
         if not self._waiting:
             return [], 0
-        most = self._per_tenant
+        most = self.per_tenant
         if self._whole:
             most = max(most, -(-rows // len(self._waiting)))
         enough = 2 * -(-rows // most)

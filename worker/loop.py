@@ -101,8 +101,7 @@ class Loop:
             self._give_back_stopped()
         self._return_stale()
         pause = await self._claim(worker)
-        await self._gates.publish(worker)
-        return pause
+        return min(pause, await self._gates.publish(worker))
 
     async def _claim(self, worker: int) -> float:
         want = self._room()

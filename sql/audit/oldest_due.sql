@@ -1,11 +1,8 @@
 -- Which rows have waited longest, and why does nobody take them? The longest wait first.
 --
-       case when o.unreadable then 'cannot be read'
-            when exists (
-                select from worker.gates g
-                 where g.paused_at is not null and (g.queue is null or g.queue = o.queue)
-                   and (g.kind is null or g.kind = o.kind) and (g.tenant is null or g.tenant = o.tenant))
-            then 'it is paused'
+-- why_not says what keeps a row from running: its queue, kind or tenant is paused; no live worker serves
+-- its queue and kind; or all slots are busy, in which case it is a matter of time. Of an adopted table
+-- that could not be read it says so, in front of all others.
 --
 -- Columns
 --   id          a job's id, or the key of a row of an adopted table; then queue and kind are its name

@@ -76,6 +76,14 @@ class Admission:
             if passed.taken or self.held.get(gate.id, 0) != gate.share:
                 yield passed
 
+    def full(self) -> set[int]:
+        """The gates whose concurrency is used up."""
+        return {
+            gate.id
+            for gate in self.gates
+            if gate.concurrency is not None and gate.in_use + self.taken(gate) >= gate.concurrency
+        }
+
     def taken(self, gate: Gate) -> int:
         return self._passes[gate.id].taken if gate.concurrency is not None else 0
 

@@ -24,6 +24,9 @@ from worker.source import Stream
 from worker.statements import statement
 
 LOOK_EVERY = 1.0
+SHARE_EVERY = 0.25  # seconds between two writes of what is held of limits that nobody waits for
+NOTHING = 3600.0  # seconds: no need to come back
+TENANTS_MOST = 100  # whose gates one claim holds
 NONE = 0  # no gate has this id
 
 
@@ -86,6 +89,8 @@ class Gatekeeper:
         self._tenant_gates: dict[tuple[Scope, str], int] = {}
         self._fresh: list[Row] = []  # claimed, and not yet among those held
         self._to_share: set[int] = set()
+        self._full: set[int] = set()  # gates that others may wait for
+        self._shared_at = 0.0
         self._tally = Tally()
         self._to_throttle: dict[Scope, tuple[float, str]] = {}  # until when, and why
         events.subscribe(self._observe)
@@ -149,6 +154,18 @@ class Gatekeeper:
             for gate in self._gates
         )
 
+    def tenants_for(self, stream: Stream, rows: int, per_tenant: int) -> int:
+        """How many tenants' gates a claim of so many rows needs to hold, so that it is not short of
+        rows where some tenants have none, or a limit that lets few through."""
+        limits = [
+            gate.concurrency
+            for gate in self._gates
+            if gate.scope.tenant == EACH
+            and gate.concurrency is not None
+            and gate.scope.covers(stream.queue, stream.kind)
+        ]
+        return min(TENANTS_MOST, 2 * -(-rows // max(1, min([per_tenant, *limits]))))
+
     @asynccontextmanager
     async def passage(
         self, stream: Stream, tenants: Sequence[str], worker: int
@@ -175,6 +192,7 @@ class Gatekeeper:
             await self._write(passage, records, worker)
         self._forget(set(asked) - found)
         self._fresh += passage.rows
+        self._full |= passage.admission.full()
         self._note_trials(passage)
         self._wait_for(admission.next_in)
 
@@ -263,14 +281,20 @@ class Gatekeeper:
         """A claim's answer never came: what it took of the gates is to be given back."""
         self._share_all()
 
-    async def publish(self, worker: int) -> None:
-        """Writes what runs did to the gates: throttles, breakers, shares of concurrency."""
+    async def publish(self, worker: int) -> float:
+        """Writes what runs did to the gates: throttles, breakers, shares of concurrency. Gives the
+        seconds until there is more to write."""
         for scope in list(self._to_throttle):
             await self._publish_throttle(scope)
         if self._tally.counts:
             await self._publish_tally(worker)
-        if self._to_share:
-            await self._publish_shares(worker)
+        if not self._to_share:
+            return NOTHING
+        wait = self._shared_at + SHARE_EVERY - time.monotonic()
+        if wait > 0 and self._full.isdisjoint(self._to_share):
+            return wait
+        await self._publish_shares(worker)
+        return NOTHING
 
     async def leave(self) -> None:
         """The worker has stopped: what it held of the limits is for the others."""
@@ -309,6 +333,8 @@ class Gatekeeper:
     async def _publish_shares(self, worker: int) -> None:
         ids = sorted(self._to_share)
         self._to_share.clear()
+        self._full.difference_update(ids)
+        self._shared_at = time.monotonic()
         scopes = self._scopes_by_id()
         holding = Holding([*self.held(), *self._fresh], worker)
         shares = [holding.count(scopes[id_]) if id_ in scopes else 0 for id_ in ids]
