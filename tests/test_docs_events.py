@@ -38,6 +38,8 @@ SAMPLES: dict[Any, Any] = {
     int: 7,
     float: 0.25,
     Any: 7,
+    str | None: "a text",
+    float | None: 0.25,
     tuple[str, ...]: ("a", "b"),
     tuple[tuple[str, str], ...]: (("mail", "remind"),),
     dt.datetime | None: dt.datetime.now(dt.UTC),

@@ -41,6 +41,8 @@ LEVELS = {
     events.WorkerFenced: logging.WARNING,
     events.DatabaseLost: logging.WARNING,
     events.KindsUnclaimed: logging.WARNING,
+    events.KeyThrottled: logging.WARNING,
+    events.BreakerChanged: logging.WARNING,
     events.SourceFailed: logging.WARNING,
     events.SourceCaution: logging.WARNING,
     events.ServiceFailed: logging.ERROR,

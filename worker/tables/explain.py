@@ -78,6 +78,7 @@ def explain_claim(
         if turns:
             tenants = _tenants(cursor, claims)
             params = (*params, tenants, [PER_TENANT] * len(tenants))
+        params = (*params, True)  # whatever gates are closed now
         claim = claims.claim_tenants_sql if turns else claims.claim_sql
         cursor.execute(f"explain ({options}) {claim}", params)
         [[said]] = cursor.fetchall()
