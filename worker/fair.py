@@ -83,10 +83,13 @@ class Turns:
         self._rests_until = 0.0
         self.after: str | None = None  # where the next listing goes on
 
+    @property
+    def resting(self) -> bool:
+        """Whether rows go by due times alone for a while."""
+        return time.monotonic() < self._rests_until
+
     def share(self, limit: int) -> int:
         """How many of a claim's rows go to tenants in turn."""
-        if time.monotonic() < self._rests_until:
-            return 0
         self._plain += limit / PLAIN_SHARE
         if self._plain < max(1.0, limit / PLAIN_LEAST):
             return limit
