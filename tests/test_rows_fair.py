@@ -15,12 +15,12 @@ from tests.adopted import source
 from tests.adoption import adopt
 from tests.facts import until
 from tests.test_rows_plan import SWITCHES, as_a_worker, explain, faults, nodes
-from tests.workers import running
+from tests.workers import drained, running
 from worker import App, Context
 from worker.claim import Claimer
 from worker.errors import RegistrationError
 from worker.events import Events
-from worker.fair import Fair, between
+from worker.fair import Fair, Listing, Turns, between
 from worker.link import HOT_PATH_PLANNER, Link, Outage
 from worker.row import Row
 from worker.source import Stream
@@ -189,7 +189,7 @@ async def test_a_pause_and_a_fence_hold(
     listed = await claiming.claimer._source.tenants(claiming.link, stream, None)
     assert len(listed.tenants) == 20
     taken = await claiming.claimer._source.claim_tenants(
-        claiming.link, stream, listed.tenants, 2, 20, worker
+        claiming.link, stream, listed.tenants, [2] * 20, 20, worker
     )
     assert taken == [], "the claim by tenant asks for itself"
     await claiming.link.close()
@@ -211,6 +211,33 @@ async def test_from_listing_to_handler(apg: asyncpg.Connection, db_url: str) -> 
     last = {client: place for place, client in enumerate(order)}
     others = [place for client, place in last.items() if client != "client 7"]
     assert max(others) < 650, "380 rows of theirs, as many turns of the large one, and its tenth"
+
+
+async def test_odd_columns_and_a_due_time_without_a_zone(
+    apg: asyncpg.Connection, db_url: str
+) -> None:
+    await apg.execute(
+        'create table "Odd Orders" ("Id" int primary key, "The Client" text, "Next:At" timestamp)'
+    )
+    add = ('"Odd Orders"', "--key", "Id", "--due", "Next:At", "--tenant", "The Client")
+    adopt(db_url, *add, "--per-tenant", "--name", "odd")
+    await apg.execute(
+        "insert into \"Odd Orders\" select i, i % 3, now() at time zone 'UTC'"
+        " from generate_series(1, 90) i"
+    )
+    app = App()
+    order: list[str | None] = []
+
+    @app.rows(
+        "odd", table='"Odd Orders"', key="Id", due="Next:At", tenant="The Client", per_tenant=1
+    )
+    async def track(row: dict[str, Any], context: Context) -> None:
+        order.append(context.tenant)
+
+    done = await drained(app, db_url)
+    assert done.report is not None
+    assert done.report.settled == 90
+    assert set(order) == {"0", "1", "2"}
 
 
 # -- plans ----------------------------------------------------------------------------------------
@@ -334,3 +361,47 @@ def test_a_place_between_two_numbers_lies_between_them() -> None:
 
 def test_a_stream_is_not_fair_by_itself() -> None:
     assert Stream("q", "k", 0).fair is None
+
+
+# -- when turns rest ------------------------------------------------------------------------------
+
+
+def test_turns_rest_where_nobody_has_anything_due() -> None:
+    turns = Turns(Fair(2))
+    turns.listed(Listing(["a"], "a", whole=True))
+    assert not turns.resting
+    turns.served(["a"], 2, [], full=False)
+    turns.listed(Listing([], "z", whole=False))
+    assert not turns.resting, "the listing has not been everywhere yet"
+    turns.listed(Listing([], None, whole=True))
+    assert turns.resting
+
+
+def test_turns_are_rationed_if_they_are_slow_again_and_again() -> None:
+    """An old snapshot keeps dead rows in front of each tenant's."""
+    turns = Turns(Fair(2))
+    for seconds, plain in ((1.0, 0.01), (1.0, 0.01), (0.01, 0.01), (1.0, 0.01), (1.0, 0.5)):
+        turns.took(seconds, plain)
+        assert not turns.resting, "not three times on end, or everything is slow"
+    for _ in range(3):
+        turns.took(1.0, 0.01)
+    assert turns.resting
+
+
+def test_who_waits_is_served_once_and_in_order() -> None:
+    turns = Turns(Fair(2))
+    turns.listed(Listing(["b", "c", "d"], "d", whole=False))
+    turns.listed(Listing(["d", "e"], "e", whole=False))
+    asked, most = turns.next(3)
+    assert (asked, most) == (["b", "c", "d", "e"], 2)
+    turns.served(asked, most, ["b", "b", "c"], full=True)
+    assert turns.next(1) == (["d", "e"], 2)
+    turns.served(["d", "e"], 2, ["D"], full=True)
+    assert turns.next(1) == (["e"], 2), "told in another way, it has been served all the same"
+
+
+def test_those_who_are_all_share_what_there_is() -> None:
+    turns = Turns(Fair(2))
+    turns.listed(Listing(["a", "b"], "b", whole=True))
+    assert turns.next(50) == (["a", "b"], 25)
+    assert turns.next(3) == (["a", "b"], 2)

@@ -141,8 +141,8 @@ class Claimer:
 
     def _alone(self, stream: Stream) -> Stream | None:
         """The stream, if it must be claimed by itself: gates govern it, or tenants take turns."""
-        turns = self._crowded and stream.fair is not None
-        return stream if turns or self._gates.governs(stream) else None
+        turns = self._turns_in(stream) if self._crowded else None
+        return stream if turns is not None or self._gates.governs(stream) else None
 
     async def _take_plain(
         self, rows: list[Row], streams: list[Stream], limit: int, worker: int, *, floors: bool
@@ -154,6 +154,13 @@ class Claimer:
         self._plain_took = time.monotonic() - started
         self._move_floors(streams, taken, floors=floors)
         rows += taken
+
+    def _turns_in(self, stream: Stream) -> Turns | None:
+        """None where rows go by due times alone."""
+        if stream.fair is None:
+            return None
+        turns = self._turns_of(stream)
+        return None if turns.resting else turns
 
     async def _take_by_turns(
         self, rows: list[Row], stream: Stream, limit: int, worker: int
@@ -181,8 +188,8 @@ class Claimer:
     ) -> None:
         """What the gates let through, in one transaction that holds them: tenant by tenant where
         that is asked for, then in the order of due times."""
-        by_tenant = self._gates.by_tenant(stream)
-        turns = self._turns_of(stream) if by_tenant or stream.fair else None
+        by_tenant = self._source.has_tenants and self._gates.by_tenant(stream)
+        turns = self._turns_of(stream) if by_tenant else self._turns_in(stream)
         if turns is not None:
             await self._list_tenants(turns, stream, limit - len(rows))
         waiting = []
@@ -196,7 +203,7 @@ class Claimer:
                 room = passage.room(limit - len(rows))
                 taken: list[Row] = []
                 if turns is not None:
-                    most_rows = turns.share(room, rest=not by_tenant)
+                    most_rows = turns.share(room)
                     taken = await self._take_turns(
                         turns, waiting, stream, passage, most_rows, worker
                     )

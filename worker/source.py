@@ -67,6 +67,10 @@ class Source(Protocol):
     def orphans_every(self) -> float:
         """Seconds between two searches for rows whose owner is no live worker."""
 
+    @property
+    def has_tenants(self) -> bool:
+        """Whether its rows can be asked for by tenant."""
+
     async def claim(
         self,
         link: Fetches,

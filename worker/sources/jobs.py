@@ -21,6 +21,7 @@ class Jobs:
     """
 
     name = "jobs"
+    has_tenants = True
     orphans_every = 600.0  # it reads the whole table
 
     def __init__(

@@ -62,6 +62,7 @@ class Rows:
         names = _names(spec, layout, reads)
         self.claim_sql = _filled(_claim(spec, layout), names)
         self._fair = fair
+        self.has_tenants = spec.tenant is not None
         self.tenants_sql = self.claim_tenants_sql = ""
         if spec.tenant is not None:
             by_tenant = "claim_tenants_partitioned" if layout.partitioned else "claim_tenants"
