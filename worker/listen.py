@@ -8,12 +8,14 @@ from typing import Any
 
 CHANNEL = "duerow"
 WORKER_CHANNEL = "duerow_worker"
+SCHEDULES_CHANNEL = "duerow_schedules"
 
 
 class Listener:
     """Listens on a connection it is attached to, and calls `heard` for each notification of our
     queues, `called` with the id of a worker that an operator wants something of. `live`: whether it
-    would hear one; `wake` is set when it no longer does."""
+    would hear one; `wake` is set when it no longer does. `rescheduled` is set when schedules were
+    changed, or may have been."""
 
     def __init__(
         self, queues: Collection[str], heard: Callable[[], None], called: Callable[[str], None]
@@ -22,15 +24,18 @@ class Listener:
         self._heard = heard
         self._called = called
         self.wake = asyncio.Event()
+        self.rescheduled = asyncio.Event()
         self.live = False
 
     async def attach(self, connection: Any) -> None:
         """Starts listening on a connection that was just made."""
         await connection.add_listener(CHANNEL, self._notified)
         await connection.add_listener(WORKER_CHANNEL, self._worker_notified)
+        await connection.add_listener(SCHEDULES_CHANNEL, self._schedules_notified)
         connection.add_termination_listener(self._ended)
         self.live = True
         self._heard()  # something may have come while nobody listened
+        self.rescheduled.set()
 
     def _notified(self, connection: Any, pid: int, channel: str, payload: str) -> None:
         if payload in self._queues:
@@ -39,6 +44,10 @@ class Listener:
     def _worker_notified(self, connection: Any, pid: int, channel: str, payload: str) -> None:
         self._called(payload)
 
+    def _schedules_notified(self, connection: Any, pid: int, channel: str, payload: str) -> None:
+        self.rescheduled.set()
+
     def _ended(self, connection: Any) -> None:
         self.live = False
         self.wake.set()
+        self.rescheduled.set()

@@ -42,6 +42,9 @@ LEVELS = {
     events.DatabaseLost: logging.WARNING,
     events.KindsUnclaimed: logging.WARNING,
     events.SourceFailed: logging.WARNING,
+    events.ScheduleMissed: logging.WARNING,
+    events.ScheduleRetired: logging.WARNING,
+    events.ScheduleFailed: logging.ERROR,
     events.ServiceFailed: logging.ERROR,
 }
 """Everything else is INFO; a row that is dead is a WARNING."""
