@@ -130,7 +130,7 @@ CREATE FUNCTION worker.replan_schedule() RETURNS trigger
     AS $$
 begin
     if (old.cron, old.every, old.at, old.tz) is distinct from (new.cron, new.every, new.at, new.tz) then
-        new.counts_from := now();
+        new.counts_from := date_trunc('second', now());
         new.ended_at := null;
         if new.next_at > now() or new.paused_at is not null then
             new.next_at := null;
@@ -487,7 +487,7 @@ CREATE TABLE worker.schedules (
     catch_up_limit integer DEFAULT 100 NOT NULL,
     overlap text DEFAULT 'skip'::text NOT NULL,
     jitter interval DEFAULT '00:00:00'::interval NOT NULL,
-    counts_from timestamp with time zone DEFAULT now() NOT NULL,
+    counts_from timestamp with time zone DEFAULT date_trunc('second'::text, now()) NOT NULL,
     next_at timestamp with time zone,
     ended_at timestamp with time zone,
     last_tick_at timestamp with time zone,

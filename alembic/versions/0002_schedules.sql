@@ -32,7 +32,7 @@ create table worker.schedules (
     overlap        text not null default 'skip' check (overlap in ('skip', 'allow')),
     jitter         interval not null default '0' check (jitter between '0' and '1 day'),
     -- where it stands
-    counts_from    timestamptz not null default now(),  -- `every` counts from here
+    counts_from    timestamptz not null default date_trunc('second', now()),  -- `every` counts from here
     next_at        timestamptz,
     ended_at       timestamptz,  -- no tick is to come
     last_tick_at   timestamptz,
@@ -67,7 +67,7 @@ create index schedule_ticks_decided on worker.schedule_ticks using brin (decided
 create function worker.replan_schedule() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if (old.cron, old.every, old.at, old.tz) is distinct from (new.cron, new.every, new.at, new.tz) then
-        new.counts_from := now();
+        new.counts_from := date_trunc('second', now());
         new.ended_at := null;
         if new.next_at > now() or new.paused_at is not null then
             new.next_at := null;

@@ -29,15 +29,15 @@ with plan as materialized (
 ), asked as (
     select m.name, t.at as tick_at, t.told, t.put_off,
            -- The first of several ticks would be the one that the next meets: with `skip` there is only one.
-           m.overlap = 'skip' and exists (select from worker.jobs j where j.id = m.last_job_id) as overlaps
+           m.overlap = 'skip' and exists (select from worker.jobs j where j.id = m.last_job_id) as busy
       from unnest($8::text[], $9::timestamptz[], $10::text[], $11::float8[]) as t(name, at, told, put_off)
       join mine m on m.name = t.name
 ), ticks as materialized (
-    select a.*, case when not a.overlaps then nextval('worker.jobs_id_seq') end as job_id
+    select a.*, case when not a.busy then nextval('worker.jobs_id_seq') end as job_id
       from (select * from asked order by tick_at) a
 ), recorded as (
     insert into worker.schedule_ticks (schedule, tick_at, outcome, count, job_id, worker)
-    select name, tick_at, case when overlaps then 'overlapped' else 'enqueued' end, 1, job_id, $12::bigint from ticks
+    select name, tick_at, case when busy then 'overlapped' else 'enqueued' end, 1, job_id, $12::bigint from ticks
     union all
     select name, missed_at, 'missed', missed, null, $12::bigint from mine where missed > 0
         on conflict (schedule, tick_at) do nothing
