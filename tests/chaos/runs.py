@@ -6,6 +6,7 @@ from tests.chaos import (
     crashes,
     freezes,
     kills,
+    leaders,
     memory,
     restarts,
     signals,
@@ -25,4 +26,5 @@ RUNS = {
     "crashes": crashes,
     "strangers": strangers,
     "signals": signals,
+    "leaders": leaders,
 }
