@@ -40,6 +40,8 @@ SAMPLES: dict[Any, Any] = {
     Any: 7,
     tuple[str, ...]: ("a", "b"),
     tuple[tuple[str, str], ...]: (("mail", "remind"),),
+    bool: True,
+    dt.datetime: dt.datetime.now(dt.UTC),
     dt.datetime | None: dt.datetime.now(dt.UTC),
     BaseException: ValueError("no luck"),
 }

@@ -49,6 +49,7 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "refresh other": ({"account": "@other"}, {"state": "dead", "attempt": 1}),
     "report": ({"month": "May"}, {"state": "done", "result": "May: 3 pages"}),
     "charge": ({"donation_id": 7}, {"state": "done"}),
+    "weekly": ({"email": "you@example.org"}, {"state": "done"}),
     "import": ({"page": 0}, {"state": "done", "result": 3}),
 }
 """Of each kind (the first word): arguments, and what becomes of the job."""
