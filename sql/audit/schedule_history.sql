@@ -18,11 +18,11 @@
 --   schedule = (any)   this schedule only
 --   lines = 100        most lines
 select t.schedule, t.tick_at::timestamptz(3), t.outcome, t.count as ticks,
-       date_trunc('milliseconds', t.decided_at - t.tick_at) as late,
+       case when t.outcome <> 'by hand' then date_trunc('milliseconds', t.decided_at - t.tick_at) end as late,
        t.job_id,
        coalesce((select case when j.owner is not null then 'running' when j.due_at <= now() then 'due' else 'scheduled' end
                    from worker.jobs j where j.id = t.job_id),
-                (select f.state from worker.jobs_finished f where f.id = t.job_id)) as job_state,
+                (select f.state from worker.jobs_finished f where f.id = t.job_id and f.finished_at >= t.decided_at)) as job_state,
        coalesce(w.name, 'worker ' || t.worker) as decided_by
   from worker.schedule_ticks t
   left join worker.workers w on w.id = t.worker
