@@ -30,3 +30,9 @@ async def until(fact: Callable[[], T | Awaitable[T]], within: float = 15.0) -> T
             return value
         assert time.monotonic() < deadline, f"not within {within} s: {inspect.getsource(fact)}"
         await asyncio.sleep(0.005)
+
+
+async def alone() -> None:
+    """Until no other task runs. One that is left behind is cancelled when the loop is closed, and
+    what it then begins, say at the database, is never ended: another test would be blamed."""
+    await until(lambda: len(asyncio.all_tasks()) == 1)

@@ -47,6 +47,7 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "refresh": ({"account": "@slow"}, {"state": "retrying", "attempt": 1}),
     "refresh gone": ({"account": "@gone"}, {"state": "dead", "attempt": 1}),
     "refresh other": ({"account": "@other"}, {"state": "dead", "attempt": 1}),
+    "track": ({"order_id": 7}, {"state": "done"}),
     "report": ({"month": "May"}, {"state": "done", "result": "May: 3 pages"}),
     "charge": ({"donation_id": 7}, {"state": "done"}),
     "weekly": ({"email": "you@example.org"}, {"state": "done"}),
@@ -119,7 +120,9 @@ async def test_what_a_handler_wrote_goes_when_it_raises(
     await apg.execute("create table ledger (donation bigint, cents bigint check (cents > 0))")
     made = await enqueue(apg, Job("book", {"donation_id": 7, "cents": 0}))
     await drained(app, db_url)
-    assert (await job(apg, made.id or 0))["state"] == "retrying"
+    row = await job(apg, made.id or 0)
+    assert row["finished_at"] is None
+    assert "ledger_cents_check" in row["last_error"]
     assert await apg.fetch("select * from ledger") == []
 
 

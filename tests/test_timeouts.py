@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 import tenacity
 
-from tests.facts import until
+from tests.facts import alone, until
 from tests.workers import job, put, running
 from worker import App, Context, Retry, RetryPolicy
 from worker.events import RowAbandoned, RowLost, RowSettled, ServiceFailed
@@ -245,6 +245,7 @@ async def test_a_stop_gives_running_rows_back(
         assert (row["state"], row["attempt"], row["worker"]) == ("due", 0, None)
         assert (report.code, report.released, report.lost) == (9, 1, 0)
         release.set()
+    await alone()
     [record] = await apg.fetch("select outcome, attempt, message from worker.attempts")
     assert tuple(record) == ("released", 1, "the worker stopped")
 
@@ -282,6 +283,7 @@ async def test_a_stop_while_a_timeout_is_being_waited_out(
         await one.stop()
         row = await job(apg, key)
         release.set()
+    await alone()
     assert (row["state"], row["attempt"]) == ("dead", 1)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worker.app import App, Task
     from worker.context import Context
     from worker.errors import DuerowError, PayloadInvalid
+    from worker.fair import Fair
     from worker.job import Job
     from worker.lazy import Lazy
     from worker.outcome import Cancel, Dead, Retry, Snooze
@@ -36,6 +37,7 @@ __all__ = [
     "Dead",
     "DuerowError",
     "Enqueued",
+    "Fair",
     "Job",
     "Lazy",
     "PayloadInvalid",
@@ -58,6 +60,7 @@ _HOMES = {
     "app": ("App", "Task"),
     "context": ("Context",),
     "errors": ("DuerowError", "PayloadInvalid"),
+    "fair": ("Fair",),
     "job": ("Job",),
     "lazy": ("Lazy",),
     "producer": ("Enqueued", "enqueue", "enqueue_many"),

@@ -133,10 +133,18 @@ class Chores:
         if not absent:
             return ""
         ids = [worker["id"] for worker in absent]
+        count = -1
         async with self._apart(connection, source):
             count = await self._return(connection, source, ids)
-            return f"{count} rows returned" if count else ""
-        return ""
+        if count >= 0:
+            await self._cut(connection, source, ids)
+        return f"{count} rows returned" if count > 0 else ""
+
+    async def _cut(self, connection: Any, source: Source, absent: Sequence[int]) -> None:
+        """A session that this role may not end must not keep the sweep from being written."""
+        async with self._apart(connection, source):
+            sql, params = source.cut(absent)
+            await connection.fetch(sql, *params)
 
     async def _orphans(self, source: Source, connection: Any) -> str:
         """Rows whose owner is no live worker though no sweep returned them: claimed by a worker

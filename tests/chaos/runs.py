@@ -7,6 +7,7 @@ from tests.chaos import (
     freezes,
     kills,
     leaders,
+    locks,
     memory,
     restarts,
     signals,
@@ -27,4 +28,5 @@ RUNS = {
     "strangers": strangers,
     "signals": signals,
     "leaders": leaders,
+    "locks": locks,
 }

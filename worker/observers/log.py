@@ -45,6 +45,7 @@ LEVELS = {
     events.ScheduleMissed: logging.WARNING,
     events.ScheduleRetired: logging.WARNING,
     events.ScheduleFailed: logging.ERROR,
+    events.SourceCaution: logging.WARNING,
     events.ServiceFailed: logging.ERROR,
 }
 """Everything else is INFO; a row that is dead is a WARNING."""
