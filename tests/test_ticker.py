@@ -6,7 +6,8 @@ import asyncio
 import datetime as dt
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
@@ -15,6 +16,8 @@ import pytest
 import time_machine
 
 from tests.facts import until
+from tests.migrations import pgbouncer
+from tests.postgres import Cluster
 from tests.workers import drained, running
 from worker import App, Schedule, add_schedule, remove_schedule
 from worker.errors import UsageError
@@ -31,6 +34,7 @@ from worker.events import (
     ServiceFailed,
 )
 from worker.link import Link, LinkDown, Outage
+from worker.migrate import upgrade
 from worker.statements import statement
 from worker.ticker import RETIRE_AFTER, Ticker
 from worker.url import DatabaseURL
@@ -730,3 +734,29 @@ async def test_a_worker_whose_clock_is_an_hour_off(db_url: str, apg: asyncpg.Con
         "select max(abs(extract(epoch from decided_at - tick_at))) from worker.schedule_ticks"
     )
     assert late < 1
+
+
+@pytest.mark.process
+async def test_behind_a_transaction_pooler(postgres_tcp: str) -> None:
+    """No notification comes through it, and every statement may go to another session."""
+    with pgbouncer(postgres_tcp, pool=2) as pooled:
+        app = App()
+        app.handler("work")(lambda: None)
+        apg = await asyncpg.connect(postgres_tcp)
+        async with running(app, pooled) as one, running(app, pooled) as two:
+            await until(lambda: one.worker._ticker.looked.is_set())
+            await add_schedule(apg, Schedule("quick", kind="work", cron="* * * * * *"))
+            seen = (one.seen, two.seen)
+            await until(lambda: sum(len(each.of(ScheduleTicked)) for each in seen) >= 4)
+            assert not any(each.of(ServiceFailed) for each in seen)
+        decided = [tick["tick_at"] for tick in await ticks(apg) if tick["outcome"] == "enqueued"]
+        assert {b - a for a, b in pairwise(decided)} == {dt.timedelta(seconds=1)}
+        await apg.close()
+
+
+@pytest.fixture
+def postgres_tcp() -> Iterator[str]:
+    """A migrated database that is reached over TCP, as a pooler does."""
+    with Cluster(tcp=True) as cluster:
+        upgrade(cluster.url)
+        yield cluster.tcp_url

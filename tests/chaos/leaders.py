@@ -7,6 +7,7 @@ Two witnesses: a trigger that notes each job as it is made, and the handlers' le
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import time
 from collections import Counter
@@ -42,7 +43,7 @@ select w.pid, t.worker from worker.schedule_ticks t join worker.workers w on w.i
 @dataclass(frozen=True)
 class Size:
     """changes: of the leader. away: the shortest and the longest time that a frozen one, or one
-    that is cut off, stays away, in seconds."""
+    that is cut off, stays away once another has taken over, in seconds."""
 
     changes: int
     workers: int
@@ -70,19 +71,24 @@ class Crew:
         self.wire_of[process.pid] = wire
         return process
 
-    def strike(self, victim: Process, fault: str, back_in: float) -> None:
+    def strike(self, victim: Process, fault: str) -> None:
+        """Whoever is not killed is away until `allow_back`."""
         fleet = self.scene.fleet
         wire = self.wire_of[victim.pid]
-        until = time.monotonic() + back_in
         if fault == "killed":
             fleet.kill(victim)
             self.start()
         elif fault == "frozen":
             fleet.freeze(victim)
-            self.away[victim.pid] = until, lambda: fleet.thaw(victim)
+            self.away[victim.pid] = math.inf, lambda: fleet.thaw(victim)
         else:
             self.wires.cut(wire)
-            self.away[victim.pid] = until, lambda: self.wires.mend(wire)
+            self.away[victim.pid] = math.inf, lambda: self.wires.mend(wire)
+
+    def allow_back(self, victim: Process, after: float) -> None:
+        if victim.pid in self.away:
+            _, back = self.away[victim.pid]
+            self.away[victim.pid] = time.monotonic() + after, back
 
     def bring_back(self, *, all: bool = False) -> None:
         for pid, (until, back) in list(self.away.items()):
@@ -145,10 +151,11 @@ def _change_leaders(crew: Crew, size: Size) -> dict[str, list[float]]:
 
         fleet.until(there_is_one)
         _wait_for_phase(number)
-        crew.strike(found[0], fault, random.uniform(*size.away))
+        crew.strike(found[0], fault)
         struck = time.monotonic()
         fleet.until(lambda: crew.others_lead(found[0]))  # noqa: B023
         taken_over[fault].append(time.monotonic() - struck)
+        crew.allow_back(found[0], random.uniform(*size.away))
     return taken_over
 
 
