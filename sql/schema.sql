@@ -191,6 +191,78 @@ begin
 end
 $$;
 
+CREATE FUNCTION worker.replan_schedule() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if (old.cron, old.every, old.at, old.tz) is distinct from (new.cron, new.every, new.at, new.tz) then
+        new.counts_from := date_trunc('second', now());
+        new.ended_at := null;
+        if new.next_at > now() or new.paused_at is not null then
+            new.next_at := null;
+        end if;
+    end if;
+    if (old.cron, old.every, old.at, old.tz, old.args, old.tick_as)
+       is distinct from (new.cron, new.every, new.at, new.tz, new.args, new.tick_as) then
+        new.problem := null;
+    end if;
+    if old.paused_at is not null and new.paused_at is null and new.next_at <= now() then
+        new.next_at := null;
+    end if;
+    if old.retired_at is not null and new.retired_at is null then
+        new.next_at := null;
+        new.ended_at := null;
+    end if;
+    return new;
+end
+$$;
+
+CREATE FUNCTION worker.schedule(name text, kind text, args jsonb DEFAULT '{}'::jsonb, cron text DEFAULT NULL::text, every interval DEFAULT NULL::interval, at timestamp with time zone DEFAULT NULL::timestamp with time zone, tz text DEFAULT 'UTC'::text, queue text DEFAULT 'default'::text, priority integer DEFAULT 0, tenant text DEFAULT NULL::text, max_attempts integer DEFAULT NULL::integer, tick_as text DEFAULT NULL::text, catch_up text DEFAULT 'one'::text, catch_up_limit integer DEFAULT 100, overlap text DEFAULT NULL::text, jitter interval DEFAULT '00:00:00'::interval) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    made boolean;
+begin
+    if num_nonnulls(schedule.cron, schedule.every, schedule.at) <> 1 then
+        raise exception 'worker.schedule: give one of cron, every and at' using errcode = 'invalid_parameter_value',
+            hint = 'E.g. cron => ''0 9 * * mon'', tz => ''Europe/Berlin''; or every => ''5 minutes''; or at => ''2027-01-01 09:00+00''.';
+    end if;
+    perform now() at time zone schedule.tz;  -- raises for one that is not known
+    insert into worker.schedules as s
+           (name, kind, args, cron, every, at, tz, queue, priority, tenant, max_attempts, tick_as, catch_up,
+            catch_up_limit, overlap, jitter)
+    values (schedule.name, schedule.kind, schedule.args, schedule.cron, schedule.every, schedule.at, schedule.tz,
+            schedule.queue, schedule.priority, schedule.tenant, schedule.max_attempts, schedule.tick_as,
+            schedule.catch_up, schedule.catch_up_limit,
+            coalesce(schedule.overlap, case schedule.catch_up when 'all' then 'allow' else 'skip' end), schedule.jitter)
+        on conflict (name) do update
+       set kind = excluded.kind, args = excluded.args, cron = excluded.cron, every = excluded.every, at = excluded.at,
+           tz = excluded.tz, queue = excluded.queue, priority = excluded.priority, tenant = excluded.tenant,
+           max_attempts = excluded.max_attempts, tick_as = excluded.tick_as, catch_up = excluded.catch_up,
+           catch_up_limit = excluded.catch_up_limit, overlap = excluded.overlap, jitter = excluded.jitter
+     where s.origin = 'operator'
+    returning s.xmax = 0 into made;
+    if not found then
+        raise exception 'worker.schedule: the schedule "%" stands in the code of a worker', schedule.name
+            using errcode = 'object_in_use', hint = 'Change it there, or choose another name.';
+    end if;
+    return made;
+end
+$$;
+
+CREATE FUNCTION worker.tell_of_schedules() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform pg_notify('duerow_schedules', '');
+    return null;
+end
+$$;
+
 CREATE TABLE worker.jobs (
     id bigint NOT NULL,
     due_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -501,6 +573,65 @@ ALTER TABLE worker.operator_actions ALTER COLUMN id ADD GENERATED ALWAYS AS IDEN
     CACHE 1
 );
 
+CREATE TABLE worker.schedule_ticks (
+    schedule text NOT NULL,
+    tick_at timestamp with time zone NOT NULL,
+    outcome text NOT NULL,
+    count integer DEFAULT 1 NOT NULL,
+    job_id bigint,
+    worker bigint,
+    decided_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT schedule_ticks_outcome_check CHECK ((outcome = ANY (ARRAY['enqueued'::text, 'overlapped'::text, 'missed'::text, 'by hand'::text])))
+);
+
+CREATE TABLE worker.schedules (
+    name text NOT NULL,
+    origin text DEFAULT 'operator'::text NOT NULL,
+    cron text,
+    every interval,
+    at timestamp with time zone,
+    tz text DEFAULT 'UTC'::text NOT NULL,
+    kind text NOT NULL,
+    queue text DEFAULT 'default'::text NOT NULL,
+    args jsonb DEFAULT '{}'::jsonb NOT NULL,
+    tick_as text,
+    priority smallint DEFAULT 0 NOT NULL,
+    tenant text,
+    max_attempts integer,
+    catch_up text DEFAULT 'one'::text NOT NULL,
+    catch_up_limit integer DEFAULT 100 NOT NULL,
+    overlap text DEFAULT 'skip'::text NOT NULL,
+    jitter interval DEFAULT '00:00:00'::interval NOT NULL,
+    counts_from timestamp with time zone DEFAULT date_trunc('second'::text, now()) NOT NULL,
+    next_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    last_tick_at timestamp with time zone,
+    last_job_id bigint,
+    paused_at timestamp with time zone,
+    paused_by text,
+    reason text,
+    unheld_since timestamp with time zone,
+    retired_at timestamp with time zone,
+    problem text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by text DEFAULT CURRENT_USER NOT NULL,
+    CONSTRAINT schedules_all CHECK (((catch_up <> 'all'::text) OR (overlap = 'allow'::text))),
+    CONSTRAINT schedules_args_check CHECK ((jsonb_typeof(args) = 'object'::text)),
+    CONSTRAINT schedules_at_check CHECK (isfinite(at)),
+    CONSTRAINT schedules_catch_up_check CHECK ((catch_up = ANY (ARRAY['skip'::text, 'one'::text, 'all'::text]))),
+    CONSTRAINT schedules_catch_up_limit_check CHECK (((catch_up_limit >= 1) AND (catch_up_limit <= 1000))),
+    CONSTRAINT schedules_every_check CHECK (((every >= '00:00:01'::interval) AND (EXTRACT(year FROM every) = (0)::numeric) AND (EXTRACT(month FROM every) = (0)::numeric))),
+    CONSTRAINT schedules_jitter_check CHECK (((jitter >= '00:00:00'::interval) AND (jitter <= '1 day'::interval))),
+    CONSTRAINT schedules_kind_check CHECK ((kind <> ''::text)),
+    CONSTRAINT schedules_max_attempts_check CHECK ((max_attempts > 0)),
+    CONSTRAINT schedules_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200))),
+    CONSTRAINT schedules_origin_check CHECK ((origin = ANY (ARRAY['code'::text, 'operator'::text]))),
+    CONSTRAINT schedules_overlap_check CHECK ((overlap = ANY (ARRAY['skip'::text, 'allow'::text]))),
+    CONSTRAINT schedules_queue_check CHECK ((queue <> ''::text)),
+    CONSTRAINT schedules_when CHECK ((num_nonnulls(cron, every, at) = 1))
+)
+WITH (fillfactor='50');
+
 CREATE TABLE worker.schema_revisions (
     version_num character varying(32) NOT NULL
 );
@@ -554,7 +685,8 @@ CREATE TABLE worker.workers (
     lost bigint DEFAULT 0 NOT NULL,
     draining_at timestamp with time zone,
     stopped_at timestamp with time zone,
-    gone_at timestamp with time zone
+    gone_at timestamp with time zone,
+    schedules text[] DEFAULT '{}'::text[] NOT NULL
 )
 WITH (fillfactor='50');
 
@@ -591,6 +723,12 @@ ALTER TABLE ONLY worker.jobs
 
 ALTER TABLE ONLY worker.operator_actions
     ADD CONSTRAINT operator_actions_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY worker.schedule_ticks
+    ADD CONSTRAINT schedule_ticks_pkey PRIMARY KEY (schedule, tick_at);
+
+ALTER TABLE ONLY worker.schedules
+    ADD CONSTRAINT schedules_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY worker.schema_revisions
     ADD CONSTRAINT schema_revisions_pkc PRIMARY KEY (version_num);
@@ -641,6 +779,8 @@ CREATE UNIQUE INDEX jobs_unique ON worker.jobs USING btree (kind, unique_key) WH
 
 CREATE INDEX operator_actions_pending ON worker.operator_actions USING btree (worker) WHERE ((worker IS NOT NULL) AND (handled_at IS NULL));
 
+CREATE INDEX schedule_ticks_decided ON worker.schedule_ticks USING brin (decided_at) WITH (pages_per_range='32', autosummarize='on');
+
 ALTER INDEX worker.attempts_ended ATTACH PARTITION worker.attempts_default_ended_at_idx;
 
 ALTER INDEX worker.attempts_row ATTACH PARTITION worker.attempts_default_source_row_key_token_idx;
@@ -651,12 +791,16 @@ ALTER INDEX worker.jobs_finished_dead ATTACH PARTITION worker.jobs_finished_defa
 
 ALTER INDEX worker.jobs_finished_id ATTACH PARTITION worker.jobs_finished_default_id_idx;
 
+CREATE TRIGGER replan BEFORE UPDATE OF cron, every, at, tz, args, tick_as, paused_at, retired_at ON worker.schedules FOR EACH ROW EXECUTE FUNCTION worker.replan_schedule();
+
+CREATE TRIGGER tell AFTER INSERT OR UPDATE OF cron, every, at, tz, args, tick_as, paused_at, retired_at ON worker.schedules FOR EACH ROW EXECUTE FUNCTION worker.tell_of_schedules();
+
 ALTER TABLE ONLY worker.gate_shares
     ADD CONSTRAINT gate_shares_gate_fkey FOREIGN KEY (gate) REFERENCES worker.gates(id) ON DELETE CASCADE;
 
 -- What the revisions insert. Partitions are made for the days to come.
 
-insert into worker.installation (schema_version, compatible_with) values (1, 1);
-insert into worker.schema_revisions (version_num) values ('0001');
+insert into worker.installation (schema_version, compatible_with) values (2, 1);
+insert into worker.schema_revisions (version_num) values ('0002');
 select worker.ensure_partitions('attempts', 'ended_at', 7);
 select worker.ensure_partitions('jobs_finished', 'finished_at', 7);

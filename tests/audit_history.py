@@ -153,6 +153,13 @@ def worker_process(url: str, kind: str, name: str) -> Iterator[int]:
         process.join()
 
 
+# As if a schedule had made jobs that have run.
+TICKS = """
+insert into worker.schedule_ticks (schedule, tick_at, outcome, job_id, worker, decided_at)
+select 'hourly', created_at - id * interval '1 s', 'enqueued', id, worker, created_at
+  from worker.jobs_finished where state = 'done' and kind = 'charge' order by id limit 3"""
+
+
 def make_history(url: str) -> dict[str, list[int]]:
     """Everything that can happen to a row, once or twice. The ids by kind."""
     with psycopg.connect(url, autocommit=True) as pg:
@@ -173,6 +180,7 @@ def make_history(url: str) -> dict[str, list[int]]:
         ids["orphan"] += enqueue(pg, "orphan", 2, in_="1 hour")
         ids["paused"] = enqueue(pg, "charge", queue="paused", args='{"cents": 5}')
         pg.execute("insert into worker.gates (queue, paused_at) values ('paused', now())")
+        pg.execute(TICKS)
         ids["held"] = enqueue(pg, "held")
         claim(pg, register(pg, "holder", ["held"]), "held")
         # The thawed worker registered anew and was then killed: nobody is left to notice.

@@ -42,6 +42,8 @@ SAMPLES: dict[Any, Any] = {
     float | None: 0.25,
     tuple[str, ...]: ("a", "b"),
     tuple[tuple[str, str], ...]: (("mail", "remind"),),
+    bool: True,
+    dt.datetime: dt.datetime.now(dt.UTC),
     dt.datetime | None: dt.datetime.now(dt.UTC),
     BaseException: ValueError("no luck"),
 }

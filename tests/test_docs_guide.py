@@ -52,6 +52,7 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "charge": ({"donation_id": 7}, {"state": "done"}),
     "send": ({"text": "hello"}, {"state": "done"}),
     "send throttled": ({"text": "131051"}, {"state": "scheduled", "attempt": 0}),
+    "weekly": ({"email": "you@example.org"}, {"state": "done"}),
     "import": ({"page": 0}, {"state": "done", "result": 3}),
 }
 """Of each kind (the first word): arguments, and what becomes of the job."""

@@ -52,6 +52,11 @@ from worker.migrate import (
 from worker.migrate.frame import LOCK
 from worker.url import DatabaseURL
 
+# Our revisions, the newest of them, and two of versions to come.
+KNOWN = [revision.id for revision in revisions.known()]
+HEAD = KNOWN[-1]
+NEXT, AFTER_NEXT = f"{int(HEAD) + 1:04}", f"{int(HEAD) + 2:04}"
+
 DOCS = ROOT / "docs" / "migrations.md"
 
 NewDatabase = Callable[..., str]
@@ -145,8 +150,8 @@ def test_the_table_and_the_code_agree_on_the_version(empty_url: str) -> None:
 def test_all_revisions_of_a_run_commit_together_or_not_at_all(
     empty_url: str, future: Future
 ) -> None:
-    future.add("0002", "create table worker.notes (note text)")
-    future.add("0003", "select 1/0")
+    future.add(NEXT, "create table worker.notes (note text)")
+    future.add(AFTER_NEXT, "select 1/0")
     with pytest.raises(SchemaError) as refused:
         upgrade(empty_url)
     assert told(refused) == (
@@ -155,10 +160,11 @@ def test_all_revisions_of_a_run_commit_together_or_not_at_all(
         "worker db status",
     )
     assert dump(empty_url) == ""
-    report = upgrade(empty_url, "0002")
-    assert [step.id for step in report.steps] == ["0001", "0002"]
+    report = upgrade(empty_url, NEXT)
+    assert [step.id for step in report.steps] == [*KNOWN, NEXT]
     assert re.fullmatch(
-        r"migrated from nothing to 0002 \(ran 0001, 0002\) in \d+\.\d s", str(report)
+        rf"migrated from nothing to {NEXT} \(ran {', '.join(KNOWN)}, {NEXT}\) in \d+\.\d s",
+        str(report),
     )
 
 
@@ -194,9 +200,9 @@ def test_ten_processes_at_once_make_one_schema(empty_url: str) -> None:
             said = [process.communicate(timeout=60) for process in processes]
         assert [process.returncode for process in processes] == [0] * 10, said
         first, *others = sorted(line for line, _ in said)
-        assert first.startswith("migrated from nothing to 0001 (ran 0001) in ")
-        assert others == ["up to date at 0001\n"] * 9
-        assert watcher.execute("table worker.schema_revisions").fetchall() == [("0001",)]
+        assert first.startswith(f"migrated from nothing to {HEAD} (ran {', '.join(KNOWN)}) in ")
+        assert others == [f"up to date at {HEAD}\n"] * 9
+        assert watcher.execute("table worker.schema_revisions").fetchall() == [(HEAD,)]
         assert watcher.execute("select count(*) from worker.installation").fetchone() == (1,)
 
 
@@ -205,7 +211,7 @@ def test_a_second_run_is_up_to_date(empty_url: str) -> None:
     before = dump(empty_url)
     again = upgrade(empty_url)
     assert again.up_to_date
-    assert str(again) == "up to date at 0001"
+    assert str(again) == f"up to date at {HEAD}"
     assert dump(empty_url) == before
 
 
@@ -251,7 +257,7 @@ def test_a_project_with_its_own_alembic_keeps_its_revisions(empty_url: str, tmp_
     upgrade(empty_url)
     theirs.upgrade()
     assert psql(empty_url, "table public.alembic_version") == "theirs1\n"
-    assert psql(empty_url, "table worker.schema_revisions") == "0001\n"
+    assert psql(empty_url, "table worker.schema_revisions") == f"{HEAD}\n"
     downgrade(empty_url, "base")
     assert psql(empty_url, "table public.alembic_version") == "theirs1\n"
     assert psql(empty_url, "select count(*) from public.donations") == "0\n"
@@ -289,24 +295,24 @@ def test_the_script_makes_the_same_schema(new_database: NewDatabase) -> None:
 
 def test_scripts_for_part_of_the_way_and_for_the_way_back(empty_url: str, future: Future) -> None:
     future.add(
-        "0002",
+        NEXT,
         "create table worker.notes (note text); insert into worker.notes values (':a %s');",
         "drop table worker.notes;",
     )
-    upgrade(empty_url, "0001")
+    upgrade(empty_url, HEAD)
     first = dump(empty_url)
-    psql(empty_url, offline_sql("upgrade", "0001:head"))
+    psql(empty_url, offline_sql("upgrade", f"{HEAD}:head"))
     assert psql(empty_url, "table worker.notes") == ":a %s\n"
-    psql(empty_url, offline_sql("downgrade", "0002:0001"))
+    psql(empty_url, offline_sql("downgrade", f"{NEXT}:{HEAD}"))
     assert dump(empty_url) == first
-    psql(empty_url, offline_sql("downgrade", "0001:base"))
+    psql(empty_url, offline_sql("downgrade", f"{HEAD}:base"))
     assert status(empty_url).state is SchemaState.MISSING
     psql(empty_url, offline_sql("upgrade", "head"))
-    assert check(empty_url).revision == "0002"
+    assert check(empty_url).revision == NEXT
 
 
 def test_a_script_changes_nothing_where_it_does_not_belong(empty_url: str, future: Future) -> None:
-    future.add("0002", "create table worker.notes ()", "drop table worker.notes")
+    future.add(NEXT, "create table worker.notes ()", "drop table worker.notes")
 
     def refusal(script: str) -> str:
         before = dump(empty_url)
@@ -316,10 +322,10 @@ def test_a_script_changes_nothing_where_it_does_not_belong(empty_url: str, futur
         return str(refused.value.stderr)
 
     said = "this script starts at {}, but the database is at {}"
-    assert said.format("0001", "base") in refusal(offline_sql("upgrade", "0001:0002"))
-    psql(empty_url, offline_sql("upgrade", "0001"))
-    assert said.format("base", "0001") in refusal(offline_sql("upgrade", "0001"))
-    assert said.format("0002", "0001") in refusal(offline_sql("downgrade", "base"))
+    assert said.format(HEAD, "base") in refusal(offline_sql("upgrade", f"{HEAD}:{NEXT}"))
+    psql(empty_url, offline_sql("upgrade", HEAD))
+    assert said.format("base", HEAD) in refusal(offline_sql("upgrade", HEAD))
+    assert said.format(NEXT, HEAD) in refusal(offline_sql("downgrade", "base"))
 
 
 def test_a_range_that_runs_the_other_way_is_refused() -> None:
@@ -339,14 +345,14 @@ def test_a_range_that_runs_the_other_way_is_refused() -> None:
 
 def test_a_pending_revision_is_named(empty_url: str, future: Future) -> None:
     upgrade(empty_url)
-    future.add("0002", "create table worker.notes ()")
+    future.add(NEXT, "create table worker.notes ()")
     found = status(empty_url)
-    assert (found.state, found.revision, found.head) == (SchemaState.BEHIND, "0001", "0002")
+    assert (found.state, found.revision, found.head) == (SchemaState.BEHIND, HEAD, NEXT)
     with pytest.raises(SchemaError) as behind:
         check(empty_url)
     assert told(behind) == (
         "The schema `worker` is behind",
-        "it is at 0001; still to run: 0002 (To come)",
+        f"it is at {HEAD}; still to run: {NEXT} (To come)",
         "worker db migrate",
     )
     assert behind.value.exit_code == 4
@@ -355,15 +361,15 @@ def test_a_pending_revision_is_named(empty_url: str, future: Future) -> None:
 def test_an_older_version_works_on_a_newer_compatible_schema(
     empty_url: str, future: Future, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    future.add("0002", "update worker.installation set schema_version = 2")
+    future.add(NEXT, f"update worker.installation set schema_version = {SCHEMA_VERSION + 1}")
     upgrade(empty_url)
     monkeypatch.undo()
     assert check(empty_url).state is SchemaState.NEWER
-    assert str(upgrade(empty_url)) == "up to date at 0002"
+    assert str(upgrade(empty_url)) == f"up to date at {NEXT}"
     with pytest.raises(SchemaError) as refused:
         downgrade(empty_url, "base")
     assert told(refused) == (
-        f"The database is at revision 0002, which duerow {__version__} lacks",
+        f"The database is at revision {NEXT}, which duerow {__version__} lacks",
         "only the version that made a revision knows the way back from it",
         "run this with the newer version, before you install the older one",
     )
@@ -372,7 +378,11 @@ def test_an_older_version_works_on_a_newer_compatible_schema(
 def test_an_older_version_refuses_a_schema_that_left_it_behind(
     empty_url: str, future: Future, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    future.add("0002", "update worker.installation set schema_version = 3, compatible_with = 2")
+    later, least = SCHEMA_VERSION + 2, SCHEMA_VERSION + 1
+    future.add(
+        NEXT,
+        f"update worker.installation set schema_version = {later}, compatible_with = {least}",
+    )
     upgrade(empty_url)
     monkeypatch.undo()
     assert status(empty_url).state is SchemaState.TOO_NEW
@@ -381,7 +391,8 @@ def test_an_older_version_refuses_a_schema_that_left_it_behind(
             refuses(empty_url)
         assert told(refused) == (
             f"duerow {__version__} is too old for this database",
-            "its schema has version 3 and runs with code that knows 2 or newer; this one knows 1",
+            f"its schema has version {later} and runs with code that knows {least} or newer; "
+            f"this one knows {SCHEMA_VERSION}",
             "pip install --upgrade duerow",
         )
 
@@ -424,7 +435,7 @@ def test_a_long_transaction_on_a_table_is_named_after_the_lock_timeout(
     empty_url: str, future: Future
 ) -> None:
     upgrade(empty_url)
-    future.add("0002", "create table worker.notes (); alter table worker.jobs add note text")
+    future.add(NEXT, "create table worker.notes (); alter table worker.jobs add note text")
     before = dump(empty_url)
     with psycopg.connect(empty_url, application_name="report") as reader:
         reader.execute("select * from worker.jobs")
@@ -441,7 +452,7 @@ def test_a_long_transaction_on_a_table_is_named_after_the_lock_timeout(
         )
         assert hint == f"let that end, or select pg_terminate_backend({pid}), then run it again"
         assert dump(empty_url) == before
-    assert str(upgrade(empty_url)).startswith("migrated from 0001 to 0002")
+    assert str(upgrade(empty_url)).startswith(f"migrated from {HEAD} to {NEXT}")
 
 
 def test_a_role_without_privileges_is_told_whom_to_ask(role: DatabaseURL, empty_url: str) -> None:
@@ -528,7 +539,7 @@ def test_a_server_that_is_not_there(refusing_port: int) -> None:
 
 
 def test_a_connection_that_is_cut_in_the_middle(empty_url: str, future: Future) -> None:
-    future.add("0002", "select pg_terminate_backend(pg_backend_pid())")
+    future.add(NEXT, "select pg_terminate_backend(pg_backend_pid())")
     with pytest.raises(DatabaseUnreachable) as lost:
         upgrade(empty_url)
     what, why, hint = told(lost)
@@ -550,9 +561,9 @@ def test_a_server_that_is_too_old(empty_url: str, monkeypatch: pytest.MonkeyPatc
 def test_a_revision_that_nobody_knows(empty_url: str) -> None:
     for call in (upgrade, downgrade):
         with pytest.raises(UsageError) as refused:
-            call(empty_url, "0007")
+            call(empty_url, "9999")
         assert told(refused) == (
-            "There is no revision '0007'",
-            "this version knows base, 0001, head",
+            "There is no revision '9999'",
+            f"this version knows base, {', '.join(KNOWN)}, head",
             "worker db status",
         )

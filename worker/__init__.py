@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from worker.producer import Enqueued, enqueue, enqueue_many
     from worker.redrive import Redrive
     from worker.retry import PermanentError, RetryPolicy, wait_spread
+    from worker.schedules.add import add_schedule, remove_schedule
+    from worker.schedules.schedule import Schedule
 
 __version__ = "0.1.0"
 
@@ -43,12 +45,15 @@ __all__ = [
     "Redrive",
     "Retry",
     "RetryPolicy",
+    "Schedule",
     "Snooze",
     "Task",
     "Throttled",
     "__version__",
+    "add_schedule",
     "enqueue",
     "enqueue_many",
+    "remove_schedule",
     "wait_spread",
 ]
 
@@ -63,6 +68,8 @@ _HOMES = {
     "outcome": ("Cancel", "Dead", "Retry", "Snooze", "Throttled"),
     "redrive": ("Redrive",),
     "retry": ("PermanentError", "RetryPolicy", "wait_spread"),
+    "schedules.add": ("add_schedule", "remove_schedule"),
+    "schedules.schedule": ("Schedule",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -17,6 +17,7 @@ from worker.recurrence import Recurrence
 from worker.redrive import Redrive
 from worker.registry import Handler, Registry, build_handler
 from worker.retry import RetryPolicy
+from worker.schedules.schedule import CatchUp, Overlap, Schedule
 from worker.tables.spec import TableSpec
 
 P = ParamSpec("P")
@@ -63,6 +64,7 @@ class App:
     def __init__(self) -> None:
         self.registry = Registry()
         self.limits = Limits()
+        self.schedules: dict[str, Schedule] = {}
         self.observers: tuple[Observer, ...] = ()
 
     @overload
@@ -258,6 +260,128 @@ class App:
         self.limits.breaker(
             scope, Breaker(failures, share, runs, _seconds(window), _seconds(pause))
         )
+
+    @overload
+    def schedule(
+        self,
+        when_or_name: str | None = None,
+        /,
+        *,
+        kind: None = None,
+        name: str | None = None,
+        cron: str | None = None,
+        every: float | dt.timedelta | None = None,
+        at: dt.datetime | None = None,
+        tz: str = "UTC",
+        args: Mapping[str, Any] | None = None,
+        tick_as: str | None = None,
+        queue: str | None = None,
+        priority: int = 0,
+        tenant: str | None = None,
+        max_attempts: int | None = None,
+        catch_up: CatchUp = "one",
+        catch_up_limit: int = 100,
+        overlap: Overlap | None = None,
+        jitter: float | dt.timedelta = 0.0,
+    ) -> Callable[[Task[P, R]], Task[P, R]]: ...
+
+    @overload
+    def schedule(
+        self,
+        when_or_name: str | None = None,
+        /,
+        *,
+        kind: str,
+        name: str | None = None,
+        cron: str | None = None,
+        every: float | dt.timedelta | None = None,
+        at: dt.datetime | None = None,
+        tz: str = "UTC",
+        args: Mapping[str, Any] | None = None,
+        tick_as: str | None = None,
+        queue: str | None = None,
+        priority: int = 0,
+        tenant: str | None = None,
+        max_attempts: int | None = None,
+        catch_up: CatchUp = "one",
+        catch_up_limit: int = 100,
+        overlap: Overlap | None = None,
+        jitter: float | dt.timedelta = 0.0,
+    ) -> Schedule: ...
+
+    def schedule(
+        self,
+        when_or_name: str | None = None,
+        /,
+        *,
+        kind: str | None = None,
+        name: str | None = None,
+        args: Mapping[str, Any] | None = None,
+        **says: Any,
+    ) -> Any:
+        """Enqueues a job at each tick of a schedule.
+
+            @app.schedule("0 9 * * mon", tz="Europe/Berlin")
+            @app.handler("report")
+            async def report() -> None: ...
+
+            app.schedule("nightly", cron="0 3 * * *", kind="cleanup", args={"days": 30})
+
+        Above a handler it schedules that one; with `kind` it is called by itself, and gives the
+        Schedule. The text is a cron expression; beside `cron`, `every` or `at` it is the name.
+        name: default: the kind. Everything else: see Schedule.
+        Raises RegistrationError or PayloadInvalid for what could never work.
+        """
+        timed = any(says.get(given) is not None for given in ("cron", "every", "at"))
+        if when_or_name is not None and not isinstance(when_or_name, str):
+            raise RegistrationError(
+                "a schedule must say when",
+                why="@app.schedule stands there without arguments",
+                hint='@app.schedule("0 9 * * mon", tz="Europe/Berlin")',
+            )
+        if timed:
+            name = name or when_or_name
+        else:
+            says["cron"] = when_or_name
+
+        def add(kind: str) -> Schedule:
+            schedule = Schedule(name or kind, kind=kind, args=args or {}, **says)
+            if kind in self.registry:
+                schedule.for_handler(self.registry.get(kind))
+            if schedule.name in self.schedules:
+                raise RegistrationError(
+                    f"there are two schedules {schedule.name!r}",
+                    why=f"both stand in the code, of kinds {self.schedules[schedule.name].kind!r} "
+                    f"and {kind!r}",
+                    hint="give one of them another name: @app.schedule(..., name='...')",
+                )
+            self.schedules[schedule.name] = schedule
+            return schedule
+
+        if kind is not None:
+            return add(kind)
+
+        def register(task: Task[P, R]) -> Task[P, R]:
+            if not isinstance(task, Task):
+                raise RegistrationError(
+                    f"{getattr(task, '__name__', 'this')!r} cannot be scheduled: it is no handler",
+                    why="decorators are applied from below",
+                    hint="put @app.schedule(...) above @app.handler(...)",
+                )
+            add(task.kind)
+            return task
+
+        return register
+
+    def scheduled(self) -> list[Schedule]:
+        """Every schedule, each in the queue of its handler. Raises RegistrationError or
+        PayloadInvalid where one does not fit the handler of its kind."""
+        return [
+            schedule.for_handler(self.registry.get(schedule.kind))
+            if schedule.kind in self.registry
+            else schedule
+            for schedule in self.schedules.values()
+        ]
 
     def observe(self, observer: Observer) -> Observer:
         """Calls `observer` with every event of this app's workers; usable as a decorator."""

@@ -219,6 +219,67 @@ class BreakerChanged(Event):
     open_for: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleTicked(Event):
+    """A tick was decided and its job enqueued. tick: the time that the schedule names."""
+
+    name: ClassVar[str] = "schedule.tick"
+    schedule: str
+    tick: dt.datetime
+    kind: str
+    queue: str
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleOverlapped(Event):
+    """A tick got no job: the job of the last one is live, and the schedule says overlap="skip"."""
+
+    name: ClassVar[str] = "schedule.overlapped"
+    schedule: str
+    tick: dt.datetime
+    kind: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleMissed(Event):
+    """Ticks got no job of their own, as catch_up says: nobody was there in time. tick: the last of
+    them; count: how many, at_least: or more."""
+
+    name: ClassVar[str] = "schedule.missed"
+    schedule: str
+    tick: dt.datetime
+    count: int
+    at_least: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleChanged(Event):
+    """What stands in the code was written down. change: made, changed, or back: it was retired."""
+
+    name: ClassVar[str] = "schedule.changed"
+    schedule: str
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRetired(Event):
+    """No live worker's code has named it for an hour."""
+
+    name: ClassVar[str] = "schedule.retired"
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleFailed(Event):
+    """A schedule does not tick: nothing can be made of what it says, or its name is taken."""
+
+    name: ClassVar[str] = "schedule.failed"
+    schedule: str
+    why: str
+
+
 Observer = Callable[[Event], None]
 
 

@@ -53,6 +53,7 @@ from worker.settle import Settler
 from worker.source import Source
 from worker.sources.jobs import Jobs
 from worker.statements import statement
+from worker.ticker import Ticker
 from worker.url import DatabaseURL, connect
 
 # While it stops, a worker's own threads must get the GIL from handlers that spin on it: each of
@@ -98,6 +99,7 @@ class Worker:
         self._app = app
         self._settings = settings
         self._rules = _rules(app, settings)
+        self._schedules = app.scheduled()
         self._url = url
         self._direct_url = settings.direct_url or url
         self._pairs = [
@@ -290,6 +292,13 @@ class Worker:
             ),
             rules=self._rules,
         )
+        self._ticker = Ticker(
+            self._ear,
+            self.events,
+            self._schedules,
+            worker=lambda: self.worker_id or 0,
+            hears=lambda: self._listener.live,
+        )
         loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(
             self._direct_url,
@@ -316,6 +325,13 @@ class Worker:
                 wake=self._settler.wake,
             ),
             Service("chores", self._chores.step, events, link=self._ear, wake=self._listener.wake),
+            Service(
+                "schedules",
+                self._ticker.step,
+                events,
+                link=self._ear,
+                wake=self._listener.rescheduled,
+            ),
             Service("fence", self._watch_fence, events, link=self._claim_link),
         ]
 
@@ -423,6 +439,10 @@ class Worker:
     async def _until_spent(self, max_rows: int | None) -> None:
         """Until nothing is due and everything is settled, or that many rows are."""
         taken = -1
+        with contextlib.suppress(TimeoutError):  # their jobs are due too
+            async with asyncio.timeout(5):
+                await self._ticker.looked.wait()
+        self._loop.ask_again()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from worker import __version__
 from worker.errors import SchemaError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """What this code needs. A revision that new code depends on raises it, here and in the table."""
 
 INSTALLATION = "select id, schema_version, compatible_with from worker.installation"

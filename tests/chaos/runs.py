@@ -7,6 +7,7 @@ from tests.chaos import (
     crashes,
     freezes,
     kills,
+    leaders,
     locks,
     memory,
     rates,
@@ -32,5 +33,6 @@ RUNS = {
     "rates": rates,
     "shares": shares,
     "breakers": breakers,
+    "leaders": leaders,
     "locks": locks,
 }

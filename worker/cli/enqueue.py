@@ -58,8 +58,8 @@ def command(
     from worker.settings import Settings
 
     settings = Settings.load(app=app, database_url=database_url)
-    given = _arguments(sys.stdin.read() if args == "-" else args)
-    handler = _handler(settings, kind)
+    given = arguments(sys.stdin.read() if args == "-" else args)
+    handler = job_handler(settings, kind)
     if handler is not None:
         handler.signature.write(given)
     job = Job(
@@ -79,7 +79,7 @@ def command(
     show_record({"id": made.id, "created": made.created}, as_json=as_json)
 
 
-def _arguments(text: str) -> dict[str, Any]:
+def arguments(text: str) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -100,7 +100,7 @@ def _arguments(text: str) -> dict[str, Any]:
 _JSON_NAMES = {list: "array", str: "string", int: "number", float: "number", bool: "boolean"}
 
 
-def _handler(settings: Settings, kind: str) -> Handler | None:
+def job_handler(settings: Settings, kind: str) -> Handler | None:
     """The kind's handler; None where no App is named or found, and nothing can be checked."""
     from worker.cli.common.application import find_app, load_app
 

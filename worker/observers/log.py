@@ -44,6 +44,9 @@ LEVELS = {
     events.KeyThrottled: logging.WARNING,
     events.BreakerChanged: logging.WARNING,
     events.SourceFailed: logging.WARNING,
+    events.ScheduleMissed: logging.WARNING,
+    events.ScheduleRetired: logging.WARNING,
+    events.ScheduleFailed: logging.ERROR,
     events.SourceCaution: logging.WARNING,
     events.ServiceFailed: logging.ERROR,
 }
@@ -332,6 +335,8 @@ def _fields(event: Event) -> dict[str, Any]:
                 fields |= _row_fields(value)
             case BaseException():
                 fields |= {"error_type": type(value).__name__, "exc_info": value}
+            case dt.datetime():
+                fields[field.name] = value.isoformat()
             case _ if field.name in ("seconds", "after", "retry_in"):
                 fields[_RENAMED.get(field.name, field.name)] = _milliseconds(value)
             case _ if value is not None:
