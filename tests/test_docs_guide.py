@@ -49,6 +49,9 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "refresh other": ({"account": "@other"}, {"state": "dead", "attempt": 1}),
     "report": ({"month": "May"}, {"state": "done", "result": "May: 3 pages"}),
     "charge": ({"donation_id": 7}, {"state": "done"}),
+    "track": ({"number": "home-1"}, {"state": "done", "result": {"state": "home"}}),
+    "track road": ({"number": "road-2"}, {"state": "retrying", "attempt": 1}),
+    "track lost": ({"number": "lost"}, {"state": "dead", "attempt": 1}),
     "import": ({"page": 0}, {"state": "done", "result": 3}),
 }
 """Of each kind (the first word): arguments, and what becomes of the job."""

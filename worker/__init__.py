@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.app import App, Task
+    from worker.batching import Batching
     from worker.context import Context
     from worker.errors import DuerowError, PayloadInvalid
+    from worker.items import Batch, Item
     from worker.job import Job
     from worker.lazy import Lazy
-    from worker.outcome import Cancel, Dead, Retry, Snooze
+    from worker.outcome import Cancel, Dead, Retry, Snooze, Throttled
     from worker.producer import Enqueued, enqueue, enqueue_many
     from worker.redrive import Redrive
     from worker.retry import PermanentError, RetryPolicy, wait_spread
@@ -29,11 +31,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "Batch",
+    "Batching",
     "Cancel",
     "Context",
     "Dead",
     "DuerowError",
     "Enqueued",
+    "Item",
     "Job",
     "Lazy",
     "PayloadInvalid",
@@ -43,6 +48,7 @@ __all__ = [
     "RetryPolicy",
     "Snooze",
     "Task",
+    "Throttled",
     "__version__",
     "enqueue",
     "enqueue_many",
@@ -51,12 +57,14 @@ __all__ = [
 
 _HOMES = {
     "app": ("App", "Task"),
+    "batching": ("Batching",),
     "context": ("Context",),
     "errors": ("DuerowError", "PayloadInvalid"),
+    "items": ("Batch", "Item"),
     "job": ("Job",),
     "lazy": ("Lazy",),
     "producer": ("Enqueued", "enqueue", "enqueue_many"),
-    "outcome": ("Cancel", "Dead", "Retry", "Snooze"),
+    "outcome": ("Cancel", "Dead", "Retry", "Snooze", "Throttled"),
     "redrive": ("Redrive",),
     "retry": ("PermanentError", "RetryPolicy", "wait_spread"),
 }

@@ -38,6 +38,17 @@ class RowStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchRan(Event):
+    """The call of a batch is over. count: rows that it was given; seconds: how long it took."""
+
+    name: ClassVar[str] = "batch.ran"
+    source: str
+    kind: str
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RowSettled(Event):
     """A transition was accepted. seconds: run time of the handler; wait: from due to start."""
 

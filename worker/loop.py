@@ -10,14 +10,17 @@ replicas.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from worker.batching import Batching
+from worker.buffer import Buffer
 from worker.claim import Claimers
-from worker.execute import Executor, Run
+from worker.execute import Executor
 from worker.row import Row
+from worker.run import Run
 from worker.settle import BATCH_MOST, Settler
 from worker.source import Settlement
 from worker.transition import Transition
@@ -33,6 +36,7 @@ class Loop:
     """Moves rows from the claimer through the executor to the settler.
 
     slots: rows that run at once. batch: rows per claim at most.
+    batching: of the kinds that are handled several rows at once: how.
     poll: (first, most) seconds between two polls while nothing is due; doubles in between.
     worker: this worker's id, or None while it has none.
     """
@@ -44,6 +48,7 @@ class Loop:
         *,
         slots: int,
         batch: int,
+        batching: Mapping[str, Batching | None],
         poll: tuple[float, float],
         max_crashes: int,
         worker: Callable[[], int | None],
@@ -64,9 +69,13 @@ class Loop:
         self._trial_alarm: asyncio.TimerHandle | None = None
         self._worker = worker
         self._hears = hears
-        self._buffer: deque[Row] = deque()
+        self._buffer = Buffer(batching.get)
         self._buffered_at = 0.0
         self._mean_run: float | None = None
+        # Rows that one slot takes, as claims have shown; at first the fewest that it may.
+        self._per_slot = float(min((b.size if b else 1 for b in batching.values()), default=1))
+        self._asking = False  # a claim is on its way
+        self._lot_alarm: asyncio.TimerHandle | None = None
         self.open = True
         self._dry = (
             False  # the last claim found less than it asked for, and nothing was heard since
@@ -96,7 +105,11 @@ class Loop:
         if not self.open or not self._worth_claiming(want):
             return BUFFER_AGE_MOST
         self._dry = False
-        rows = await self._claimer.step(want, worker)
+        self._asking = True
+        try:
+            rows = await self._claimer.step(want, worker)
+        finally:
+            self._asking = False
         self._dry = not rows or (len(rows) < want and not self._asks_again())
         self._accept(rows, worker)
         if len(rows) == want:
@@ -148,7 +161,7 @@ class Loop:
         """Claims no more and gives back what has not started."""
         self.open = False
         self._release_all()
-        for alarm in (self._alarm, self._trial_alarm):
+        for alarm in (self._alarm, self._trial_alarm, self._lot_alarm):
             if alarm is not None:
                 alarm.cancel()
         self.wake.set()
@@ -164,7 +177,7 @@ class Loop:
 
     def held(self) -> dict[str, list[Row]]:
         """Every row that is ours, by source."""
-        running = (run.row for run in self.executor.running.values())
+        running = (row for run in self.executor.running.values() for row in run.rows)
         waiting = () if self._trial.waiting is None else (self._trial.waiting,)
         held: dict[str, list[Row]] = {}
         for row in (*running, *waiting, *self._buffer, *self._settler.held()):
@@ -175,30 +188,34 @@ class Loop:
         """How many rows to claim."""
         if self._settler.pending >= UNWRITTEN_MOST or self._trial.alone:
             return 0
-        room = self._slots + self._ahead() - len(self.executor.running) - len(self._buffer)
+        free = self._slots + self._ahead() - len(self.executor.running) - self._buffer.slots
+        room = math.ceil(round(free * self._per_slot, 6))
         if self.row_budget is not None:
             room = min(room, self.row_budget - self.taken)
         return max(0, min(self._batch, room))
 
     def _ahead(self) -> int:
-        """How many rows beyond the slots: what they finish in AHEAD seconds."""
+        """How many runs beyond the slots: what they finish in AHEAD seconds."""
         if self._mean_run is None:
             return 0
-        return int(min(BUFFER_MOST, self._slots * AHEAD / max(self._mean_run, 1e-6)))
+        most = BUFFER_MOST / self._per_slot
+        return int(min(most, self._slots * AHEAD / max(self._mean_run, 1e-6)))
 
     def _worth_claiming(self, room: int) -> bool:
         """A claim of one row costs nearly as much as one of a hundred: not before half of what is
         held ahead has gone, unless a slot stands empty."""
         if room <= 0:
             return False
-        if not self._buffer and len(self.executor.running) < self._slots:
+        if not self._buffer.queued and len(self.executor.running) < self._slots:
             return True
-        return room >= min(self._batch, self._ahead() // 2 + 1)
+        return room >= min(self._batch, (self._ahead() // 2 + 1) * self._per_slot)
 
     def _accept(self, rows: list[Row], worker: int) -> None:
         if not rows:
             if self._claimer.looked:
                 self.empty.set()
+            if self._buffer:  # nothing more comes for what waits to fill up
+                self._pump()
             return
         self.empty.clear()
         self.taken += len(rows)
@@ -206,11 +223,14 @@ class Loop:
             return  # declared dead meanwhile; the sweep returns them
         if not self._buffer:
             self._buffered_at = time.monotonic()
+        slots = self._buffer.slots
         for row in rows:
             if not self._trial.concerns(row):
                 self._buffer.append(row)
             elif not self._trial.admit(row):
                 self._give_back(row, delay=random.uniform(1.0, 3.0))
+        if (more := self._buffer.slots - slots) > 0:
+            self._per_slot = max(1.0, (self._per_slot + len(rows) / more) / 2)
         if self.open:
             self._pump()
         else:
@@ -231,9 +251,28 @@ class Loop:
             self._pump_in(self._trial.over_in())
         if self._trial.alone:
             return
-        while self._buffer and len(running) < self._slots:
-            self.executor.start(self._buffer.popleft())
+        while len(running) < self._slots and self._ready():
+            rows = self._buffer.take()
+            if len(rows) == 1:
+                self.executor.start(rows[0])
+            else:
+                self.executor.start_batch(rows)
             self._buffered_at = time.monotonic()
+        self._pump_lots()
+
+    def _ready(self) -> bool:
+        if not self._buffer:
+            return False
+        more = self._asking or (not self._dry and self._room() > 0)
+        return self._buffer.ready(more=more, hurry=self.until_empty)
+
+    def _pump_lots(self) -> None:
+        """Again when a lot has waited long enough for more rows."""
+        if self._lot_alarm is not None:
+            self._lot_alarm.cancel()
+            self._lot_alarm = None
+        if (seconds := self._buffer.waits_for()) is not None:
+            self._lot_alarm = asyncio.get_running_loop().call_later(seconds + 0.001, self._pump)
 
     def _pump_in(self, seconds: float) -> None:
         if self._trial_alarm is not None:
@@ -262,7 +301,9 @@ class Loop:
         return self.until_empty or not self._hears()
 
     def _return_stale(self) -> None:
-        if self._buffer and time.monotonic() - self._buffered_at > BUFFER_AGE_MOST:
+        aged = self._buffer and time.monotonic() - self._buffered_at > BUFFER_AGE_MOST
+        idle = len(self.executor.running) < self._slots and not self._trial.alone
+        if aged and not (idle and not self._buffer.queued):  # but what waits to fill up may
             self._mean_run = max(self._mean_run or 0.0, BUFFER_AGE_MOST)
             self._release_buffer()
 
@@ -274,8 +315,8 @@ class Loop:
             self._give_back(row)
 
     def _release_buffer(self) -> None:
-        while self._buffer:
-            self._give_back(self._buffer.popleft())
+        for row in self._buffer.clear():
+            self._give_back(row)
 
     def _give_back(self, row: Row, delay: float | None = None) -> None:
         transition = Transition("released", delay=delay, refund=1, recorded=False)

@@ -17,6 +17,8 @@ MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 16_000
 LONGEST_DELAY = 10 * 365 * 86_400.0
 """Seconds: more is a slip, and overflows a timestamp sooner or later."""
+THROTTLED_FOR = 10.0
+"""Seconds that a row is put off when nobody said for how long."""
 
 
 class Outcome(Exception):
@@ -78,6 +80,26 @@ class Snooze(_Postponed):
         if after is None and at is None:
             raise UsageError("Snooze needs `after` or `at`: without a time the row would spin")
         super().__init__(reason, after=after, at=at)
+
+
+class Throttled(Snooze):
+    """The outside world wants fewer calls. The row runs later and this costs no attempt; the worker
+    lowers its concurrency where that is adaptive.
+
+    retry_after: seconds (or a timedelta) that it asked for. key: what it limits, a tenant say; None
+        for every row of the kind.
+    """
+
+    def __init__(
+        self,
+        reason: object = None,
+        *,
+        retry_after: float | dt.timedelta = THROTTLED_FOR,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(reason, after=retry_after)
+        self.retry_after = self.after
+        self.key = key
 
 
 class Cancel(Outcome):

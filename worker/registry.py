@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from worker.batching import Batching
 from worker.errors import RegistrationError, UnknownKind
 from worker.outcome import storable
 from worker.payload import ASYNC_SESSIONS, Signature, read_signature
@@ -39,6 +40,7 @@ class Handler:
     timeout: seconds one run may take, or None for the worker's default, or 0 for no limit.
     table: the adopted table whose rows it runs; None for jobs.
     redrive: when its dead rows are run again; None for never.
+    batching: how its rows are put together, if it takes several at once.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Handler:
     is_async: bool
     table: Adopted | None = None
     redrive: Redrive | None = None
+    batching: Batching | None = None
 
 
 def build_handler(
@@ -62,6 +65,7 @@ def build_handler(
     redrive: Redrive | None = None,
     spec: TableSpec | None = None,
     recurrence: Recurrence | None = None,
+    batching: Batching | None = None,
 ) -> Handler:
     """Raises RegistrationError where the function could not work as a handler."""
     _check_name("kind", kind)
@@ -74,6 +78,7 @@ def build_handler(
             hint="take the `yield` out; what a handler returns is its result",
         )
     signature = read_signature(kind, function, of_rows=spec is not None)
+    _check_batch(kind, signature, batching)
     is_async = inspect.iscoroutinefunction(function)
     wants = signature.session_kind
     if wants is not None and (wants in ASYNC_SESSIONS) is not is_async:
@@ -86,14 +91,17 @@ def build_handler(
     table = None
     if spec is not None:
         table = _adopted(spec, recurrence or Recurrence(), function, signature)
+    retry = retry or RetryPolicy()
     return Handler(
-        kind, function, queue, signature, retry or RetryPolicy(), timeout, is_async, table, redrive
+        kind, function, queue, signature, retry, timeout, is_async, table, redrive, batching
     )
 
 
 def _adopted(
     spec: TableSpec, recurrence: Recurrence, function: Function, signature: Signature
 ) -> Adopted:
+    if signature.batch is not None:
+        return Adopted(spec, recurrence, signature.batch, RowType(spec.name, signature.item))
     if len(signature.fields) != 1 or signature.open_ended:
         raise RegistrationError(
             f"the handler of table {spec.name!r} takes {len(signature.fields)} arguments",
@@ -103,6 +111,19 @@ def _adopted(
     [row] = signature.fields
     annotation = get_type_hints(function, include_extras=True).get(row, dict)
     return Adopted(spec, recurrence, row, RowType(spec.name, annotation))
+
+
+def _check_batch(kind: str, signature: Signature, batching: Batching | None) -> None:
+    if batching is not None and signature.batch is None:
+        raise RegistrationError(
+            f"the handler of {kind!r} is to take several rows at once, and has no place for them",
+            hint="async def track(parcels: Batch[Parcel], ...)",
+        )
+    if batching is None and signature.batch is not None:
+        raise RegistrationError(
+            f"the handler of {kind!r} takes a batch, and is registered for single rows",
+            hint='@app.batch("track", size=50), or @app.rows("orders", ..., batch=50)',
+        )
 
 
 def _check_name(what: str, name: str) -> None:

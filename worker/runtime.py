@@ -31,13 +31,14 @@ from worker.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from worker.execute import Executor, Run
+from worker.execute import Executor
 from worker.heartbeat import GRACE_PASSED, Heartbeat
 from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
 from worker.listen import Listener
 from worker.loop import Loop
 from worker.probe import Server, probe
 from worker.redrive import Rule
+from worker.run import Run
 from worker.service import Service, ServiceDied
 from worker.sessions import Sessions
 from worker.settings import Settings
@@ -166,7 +167,7 @@ class Worker:
             self._settler.failed,
             self._settler.released,
             self._settler.lost,
-            len(self._executor.running),
+            self._executor.rows_running,
         )
 
     # --- assembling ------------------------------------------------------------------------
@@ -220,6 +221,7 @@ class Worker:
             self._settler,
             slots=settings.concurrency,
             batch=settings.claim_batch,
+            batching={handler.kind: handler.batching for handler in self._app.registry},
             poll=(settings.poll_interval, settings.poll_max),
             max_crashes=settings.max_crashes,
             worker=lambda: self.worker_id,
@@ -268,7 +270,7 @@ class Worker:
             settings.lease,
             sources,
             pooled=server.pooled and settings.direct_url is None,
-            status=lambda: (len(self._executor.running), self._settler.settled),
+            status=lambda: (self._executor.rows_running, self._settler.settled),
             gone=lambda: _tell(loop, self._fenced.set),
             cancels=lambda claims: _tell(loop, self._executor.cancel, claims),
             trouble=lambda why: outage.report("heartbeat", why, 1.0),
@@ -338,7 +340,7 @@ class Worker:
         await self._fenced.wait()
         if (old := self.worker_id) is not None:
             self.worker_id = None
-            held = len(self._executor.running) + self._loop.buffered
+            held = self._executor.rows_running + self._loop.buffered
             self._loop.forget()
             self._executor.stop_all("lost")
             self.events.emit(WorkerFenced(old, held))
@@ -403,7 +405,7 @@ class Worker:
         stop_by = self._stop_by or time.monotonic() + grace
         self.events.emit(
             WorkerDraining(
-                self.worker_id or 0, len(self._executor.running), self._loop.buffered, grace
+                self.worker_id or 0, self._executor.rows_running, self._loop.buffered, grace
             )
         )
         self._heartbeat.beat_now()

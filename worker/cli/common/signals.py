@@ -18,7 +18,7 @@ import time
 from types import CodeType, FrameType
 from typing import Any
 
-from worker.execute import Run
+from worker.run import Run
 from worker.runtime import Worker
 
 FORCED = 130
