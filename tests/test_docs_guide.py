@@ -49,6 +49,8 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "refresh other": ({"account": "@other"}, {"state": "dead", "attempt": 1}),
     "report": ({"month": "May"}, {"state": "done", "result": "May: 3 pages"}),
     "charge": ({"donation_id": 7}, {"state": "done"}),
+    "send": ({"text": "hello"}, {"state": "done"}),
+    "send throttled": ({"text": "too much"}, {"state": "scheduled", "attempt": 0}),
     "track": ({"number": "home-1"}, {"state": "done", "result": {"state": "home"}}),
     "track road": ({"number": "road-2"}, {"state": "retrying", "attempt": 1}),
     "track lost": ({"number": "lost"}, {"state": "dead", "attempt": 1}),

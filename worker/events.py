@@ -147,6 +147,18 @@ class WorkerFenced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SlotsChanged(Event):
+    """An adaptive concurrency follows what happens. why: "backlog" or "idle" (more or less is due),
+    "throttled", "timeout", "pool" (sessions are short)."""
+
+    name: ClassVar[str] = "worker.slots"
+    worker: int
+    slots: int
+    before: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseLost(Event):
     name: ClassVar[str] = "db.reconnecting"
     link: str

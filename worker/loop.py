@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 
+from worker.adaptive import Pace
 from worker.batching import Batching
 from worker.buffer import Buffer
 from worker.claim import Claimers
@@ -35,7 +36,7 @@ UNWRITTEN_MOST = 4 * BATCH_MOST
 class Loop:
     """Moves rows from the claimer through the executor to the settler.
 
-    slots: rows that run at once. batch: rows per claim at most.
+    pace: how many rows run at once, and how many a claim takes at most.
     batching: of the kinds that are handled several rows at once: how.
     poll: (first, most) seconds between two polls while nothing is due; doubles in between.
     worker: this worker's id, or None while it has none.
@@ -46,8 +47,7 @@ class Loop:
         claimer: Claimers,
         settler: Settler,
         *,
-        slots: int,
-        batch: int,
+        pace: Pace,
         batching: Mapping[str, Batching | None],
         poll: tuple[float, float],
         max_crashes: int,
@@ -61,8 +61,10 @@ class Loop:
         self.idle.set()
         self._claimer = claimer
         self._settler = settler
-        self._slots = slots
-        self._batch = batch
+        self.on_paced: Callable[[int, int, str], None] = lambda before, slots, why: None
+        self._pace = pace
+        self._slots = pace.slots
+        self._batch = pace.batch
         self._poll_first, self._poll_most = poll
         self._poll = self._poll_first
         self._trial = Trial(max_crashes)
@@ -112,6 +114,8 @@ class Loop:
             self._asking = False
         self._dry = not rows or (len(rows) < want and not self._asks_again())
         self._accept(rows, worker)
+        running = len(self.executor.running)
+        self._paced(self._pace.claimed(want, len(rows), running, time.monotonic()))
         if len(rows) == want:
             return 0.0
         return self._rest(found=bool(rows))
@@ -143,11 +147,18 @@ class Loop:
         """A slot is free."""
         if self._trial.end(run.row):
             self._dry = False
+        self._paced(self._pace.ended(run.started, run.hindered, time.monotonic()))
         seconds = run.seconds
         mean = self._mean_run
         self._mean_run = seconds if mean is None else mean + 0.1 * (seconds - mean)
         self._pump()
         self.look_for_room()
+
+    def _paced(self, why: str | None) -> None:
+        before, self._slots, self._batch = self._slots, self._pace.slots, self._pace.batch
+        if why is not None:
+            self.on_paced(before, self._slots, why)
+            self._pump()
 
     def look_for_room(self) -> None:
         """A slot is free, or results were written: claims if that makes room and there may be

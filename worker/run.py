@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from worker.adaptive import Trouble
 from worker.context import Context
 from worker.items import Batch, Item
 from worker.registry import Handler
 from worker.row import Row
 from worker.seat import Seat
 
+PRESSED = 0.25  # seconds that a session was waited for: there are too few
+
 Reason = Literal["timeout", "stop", "cancelled", "lost"]
-Trouble = Literal["throttled", "timeout", "pool"]
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +44,12 @@ class Run:
     @property
     def rows(self) -> Sequence[Row]:
         return (self.row,)
+
+    @property
+    def hindered(self) -> Trouble | None:
+        """Trouble, or that it had to wait for a session."""
+        pressed = self.seat is not None and self.seat.waited > PRESSED
+        return self.trouble or ("pool" if pressed else None)
 
     def cancel(self) -> None:
         """Tells the handler that it should end."""

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from typing import Any
 
 from worker import membership
+from worker.adaptive import Pace
 from worker.app import App
 from worker.chores import Chores, Retention
 from worker.claim import Claimer, Claimers
@@ -26,6 +27,7 @@ from worker.errors import DatabaseUnreachable, UsageError
 from worker.events import (
     Events,
     ServiceFailed,
+    SlotsChanged,
     WorkerDraining,
     WorkerFenced,
     WorkerStarted,
@@ -212,21 +214,21 @@ class Worker:
         )
         self._sessions = Sessions(
             self._url,
-            settings.pool_size or settings.concurrency,
+            settings.pool_size or settings.slots,
             pooled=server.pooled,
             timeout=settings.statement_timeout,
         )
         self._loop = Loop(
             claimers,
             self._settler,
-            slots=settings.concurrency,
-            batch=settings.claim_batch,
+            pace=Pace(settings.concurrency, settings.claim_batch),
             batching={handler.kind: handler.batching for handler in self._app.registry},
             poll=(settings.poll_interval, settings.poll_max),
             max_crashes=settings.max_crashes,
             worker=lambda: self.worker_id,
             hears=lambda: self._listener.live,
         )
+        self._loop.on_paced = self._paced
         self._settler.on_written = self._loop.look_for_room
         self._settler.on_postponed = self._loop.expect
         self._settler.on_failed = claimers.rest
@@ -304,9 +306,7 @@ class Worker:
         self.worker_id = await self._register()
         self._heartbeat.start(self.worker_id)
         self.events.emit(
-            WorkerStarted(
-                self.worker_id, self.name, self.queues, self.kinds, self._settings.concurrency
-            )
+            WorkerStarted(self.worker_id, self.name, self.queues, self.kinds, self._settings.slots)
         )
 
     async def _register(self) -> int:
@@ -320,7 +320,7 @@ class Worker:
                 version=version("duerow"),
                 queues=list(self.queues),
                 kinds=list(self.kinds),
-                slots=settings.concurrency,
+                slots=settings.slots,
                 lease=settings.lease,
             )
         except LinkDown as error:
@@ -329,6 +329,9 @@ class Worker:
                     error.what, why=error.why, hint="worker doctor"
                 ) from error
             raise
+
+    def _paced(self, before: int, slots: int, why: str) -> None:
+        self.events.emit(SlotsChanged(self.worker_id or 0, slots, before, why))
 
     def _called(self, worker: str) -> None:
         """An operator has asked the worker of that id for something; its heartbeat tells what."""

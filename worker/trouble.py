@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from worker.adaptive import Trouble
 from worker.answers import HandlerTimeout
 from worker.outcome import Answer, Failed, Throttled
-from worker.run import Trouble
 from worker.sessions import NoSession
 
 TOO_MANY_CONNECTIONS = "53300"
