@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from worker.producer import Enqueued, enqueue, enqueue_many
     from worker.redrive import Redrive
     from worker.retry import PermanentError, RetryPolicy, wait_spread
+    from worker.spread import Spread
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Snooze",
+    "Spread",
     "Task",
     "Throttled",
     "__version__",
@@ -66,6 +68,7 @@ _HOMES = {
     "producer": ("Enqueued", "enqueue", "enqueue_many"),
     "outcome": ("Cancel", "Dead", "Retry", "Snooze", "Throttled"),
     "redrive": ("Redrive",),
+    "spread": ("Spread",),
     "retry": ("PermanentError", "RetryPolicy", "wait_spread"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

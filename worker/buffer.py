@@ -117,9 +117,7 @@ class Buffer:
         if isinstance(entry, Row):
             self._singles -= 1
             return [entry]
-        del self._lots[entry]
-        if entry.group is not None and self._filling.get(entry.group) is entry:
-            del self._filling[entry.group]
+        self._forget(entry)
         return entry.rows
 
     def waits_for(self) -> float | None:
@@ -137,18 +135,31 @@ class Buffer:
         return rows
 
     def remove(self, which: Callable[[Row], bool]) -> list[Row]:
-        """Takes some rows out, and gives them; the others begin their waits anew."""
-        rows = self.clear()
-        gone = [row for row in rows if which(row)]
-        for row in rows:
-            if row not in gone:
-                self.append(row)
+        """Takes some rows out, and gives them; the others stay as they are."""
+        gone = [row for row in self if which(row)]
+        if not gone:
+            return []
+        for lot in list(self._lots):
+            lot.rows = [row for row in lot.rows if row not in gone]
+            if not lot.rows:
+                self._forget(lot)
+        self._queue = deque(
+            entry
+            for entry in self._queue
+            if (entry not in gone if isinstance(entry, Row) else entry.rows)
+        )
+        self._singles = sum(isinstance(entry, Row) for entry in self._queue)
         return gone
 
     def _open(self, lot: Lot) -> Lot:
         self._lots[lot] = None
         self._first_until = min(self._first_until, lot.until)
         return lot
+
+    def _forget(self, lot: Lot) -> None:
+        del self._lots[lot]
+        if lot.group is not None and self._filling.get(lot.group) is lot:
+            del self._filling[lot.group]
 
     def _enqueue(self, lot: Lot) -> None:
         if not lot.queued:
