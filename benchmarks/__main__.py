@@ -1,4 +1,5 @@
-"""`make bench`: python -m benchmarks [drain] [--rows N] [--rounds N] [--slots N] [--json FILE]"""
+"""`make bench`: python -m benchmarks [drain|batches ...] [--rows N] [--rounds N] [--slots N]
+[--json FILE]"""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import drain
+from benchmarks import batches, drain
 
-SCENARIOS = {"drain": drain.run}
+SCENARIOS = {"drain": drain.run, "batches": batches.run}
 
 
 def main() -> None:

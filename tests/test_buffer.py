@@ -55,7 +55,7 @@ def test_single_rows_leave_in_the_order_in_which_they_came() -> None:
 def test_lots_are_full_where_they_can_be() -> None:
     buffer = filled(*["track"] * 7)
     assert buffer.slots == pytest.approx(7 / 3)
-    assert buffer.queued
+    assert buffer.queue
     assert started(buffer) == [3, 3, 1]
 
 

@@ -79,6 +79,11 @@ class Pace:
             self._adaptive = Adaptive(concurrency.least, concurrency.most)
 
     @property
+    def adaptive(self) -> bool:
+        """Whether it is to be told how runs end."""
+        return self._adaptive is not None
+
+    @property
     def slots(self) -> int:
         if self._adaptive is not None:
             return self._adaptive.slots

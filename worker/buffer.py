@@ -42,12 +42,15 @@ class Lot:
 
 
 class Buffer:
-    """batching: how rows of a kind are put together; None for one by one."""
+    """batching: how rows of a kind are put together; None for one by one.
+
+    queue: what waits for nothing but a slot. filling: lots that are not full. Not to be changed.
+    """
 
     def __init__(self, batching: Callable[[str], Batching | None]) -> None:
         self._batching = batching
-        self._queue: deque[Row | Lot] = deque()
-        self._filling: dict[Group, Lot] = {}
+        self.queue: deque[Row | Lot] = deque()
+        self.filling: dict[Group, Lot] = {}
         self._came: dict[Group, float] = {}  # when the last row of a group did
         self._lots: dict[Lot, None] = {}
         self._singles = 0
@@ -55,28 +58,27 @@ class Buffer:
 
     def __len__(self) -> int:
         """Rows."""
+        if not self._lots:
+            return self._singles
         return self._singles + sum(len(lot.rows) for lot in self._lots)
 
     def __iter__(self) -> Iterator[Row]:
-        yield from (entry for entry in self._queue if isinstance(entry, Row))
+        yield from (entry for entry in self.queue if isinstance(entry, Row))
         for lot in self._lots:
             yield from lot.rows
 
     @property
     def slots(self) -> float:
         """How many slots its rows will take; a lot that can be filled up takes part of one."""
+        if not self._lots:
+            return self._singles
         return self._singles + sum(map(_share, self._lots))
-
-    @property
-    def queued(self) -> bool:
-        """Whether something waits for nothing but a slot."""
-        return bool(self._queue)
 
     def append(self, row: Row) -> None:
         batching = self._batching(row.kind)
         if batching is None:
             self._singles += 1
-            self._queue.append(row)
+            self.queue.append(row)
         elif batching.then == "singly" and row.attempt > 1:
             self._enqueue(self._open(Lot(batching, None, 0.0, rows=[row])))
         else:
@@ -85,35 +87,35 @@ class Buffer:
     def _gather(self, row: Row, batching: Batching) -> None:
         now = time.monotonic()
         group = (row.source, row.kind, row.tenant if batching.by_tenant else None)
-        lot = self._filling.get(group)
+        lot = self.filling.get(group)
         if lot is None:
             coming = now - self._came.get(group, -math.inf) < batching.wait
             lot = self._open(Lot(batching, group, now + batching.wait, coming))
-            self._filling[group] = lot
+            self.filling[group] = lot
         if batching.wait:
             self._note(group, now)
         lot.rows.append(row)
         if lot.full:
-            del self._filling[group]
+            del self.filling[group]
             self._enqueue(lot)
 
     def ready(self, *, more: bool, hurry: bool = False) -> bool:
         """Whether something can start. more: a claim may still bring rows for what is not full.
         hurry: nobody waits for rows that may or may not come."""
-        if self._filling:
+        if self.filling:
             now = time.monotonic()
-            if not self._queue or now >= self._first_until:
-                for lot in list(self._filling.values()):
+            if not self.queue or now >= self._first_until:
+                for lot in list(self.filling.values()):
                     awaited = more or (lot.coming and not hurry)
-                    if now >= lot.until or not (awaited or self._queue):
+                    if now >= lot.until or not (awaited or self.queue):
                         self._enqueue(lot)
-                waiting = (lot.until for lot in self._filling.values() if not lot.queued)
+                waiting = (lot.until for lot in self.filling.values() if not lot.queued)
                 self._first_until = min(waiting, default=math.inf)
-        return bool(self._queue)
+        return bool(self.queue)
 
     def take(self) -> list[Row]:
         """The rows of the next call. Only when it is ready."""
-        entry = self._queue.popleft()
+        entry = self.queue.popleft()
         if isinstance(entry, Row):
             self._singles -= 1
             return [entry]
@@ -122,14 +124,14 @@ class Buffer:
 
     def waits_for(self) -> float | None:
         """Seconds until the first lot has waited long enough; None if none waits."""
-        first = min((lot.until for lot in self._filling.values() if not lot.queued), default=None)
+        first = min((lot.until for lot in self.filling.values() if not lot.queued), default=None)
         return None if first is None else max(0.0, first - time.monotonic())
 
     def clear(self) -> list[Row]:
         """Takes everything out, and gives it."""
         rows = list(self)
-        self._queue.clear()
-        self._filling.clear()
+        self.queue.clear()
+        self.filling.clear()
         self._lots.clear()
         self._singles = 0
         return rows
@@ -137,18 +139,17 @@ class Buffer:
     def remove(self, which: Callable[[Row], bool]) -> list[Row]:
         """Takes some rows out, and gives them; the others stay as they are."""
         gone = [row for row in self if which(row)]
-        if not gone:
-            return []
+        out = set(gone)
         for lot in list(self._lots):
-            lot.rows = [row for row in lot.rows if row not in gone]
+            lot.rows = [row for row in lot.rows if row not in out]
             if not lot.rows:
                 self._forget(lot)
-        self._queue = deque(
+        self.queue = deque(
             entry
-            for entry in self._queue
-            if (entry not in gone if isinstance(entry, Row) else entry.rows)
+            for entry in self.queue
+            if (entry not in out if isinstance(entry, Row) else entry.rows)
         )
-        self._singles = sum(isinstance(entry, Row) for entry in self._queue)
+        self._singles = sum(isinstance(entry, Row) for entry in self.queue)
         return gone
 
     def _open(self, lot: Lot) -> Lot:
@@ -158,13 +159,13 @@ class Buffer:
 
     def _forget(self, lot: Lot) -> None:
         del self._lots[lot]
-        if lot.group is not None and self._filling.get(lot.group) is lot:
-            del self._filling[lot.group]
+        if lot.group is not None and self.filling.get(lot.group) is lot:
+            del self.filling[lot.group]
 
     def _enqueue(self, lot: Lot) -> None:
         if not lot.queued:
             lot.queued = True
-            self._queue.append(lot)
+            self.queue.append(lot)
 
     def _note(self, group: Group, now: float) -> None:
         self._came[group] = now

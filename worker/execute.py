@@ -25,7 +25,7 @@ from worker.errors import RowLost
 from worker.events import Events, ResultRefused, RowAbandoned, RowStarted
 from worker.items import Item
 from worker.lazy import Lazy
-from worker.outcome import Answer, Failed
+from worker.outcome import Answer, Done, Failed
 from worker.registry import Handler, Registry
 from worker.retry import RetryPolicy
 from worker.row import Row
@@ -96,8 +96,8 @@ class Executor:
             self.start_batch([row])
             return
         started, deadline = self._times(handler)
-        context = Context(row, self._installation, deadline)
-        run = Run(row, handler, context, started, _wait(row))
+        wait = (row.claimed_at - row.due_at).total_seconds()
+        run = Run(row, handler, Context(row, self._installation, deadline), started, wait)
         self._events.emit(RowStarted(row))
         self._begin(run, self._run)
 
@@ -280,6 +280,8 @@ class Executor:
 
     def _read(self, run: Run, value: Any) -> Answer:
         """A handler's return value as an answer."""
+        if value is None and run.handler.table is None:  # nearly all of them
+            return Done()
         return returned(
             value,
             run.row,
@@ -305,7 +307,8 @@ class Executor:
     def _settlement(
         self, run: Run, answer: Answer, policy: RetryPolicy | None = None
     ) -> Settlement:
-        run.trouble = trouble_of(answer)
+        if type(answer) is not Done:
+            run.trouble = trouble_of(answer)
         transition = decide(run.row, answer, policy or run.handler.retry)
         return Settlement(run.row, transition, run.seconds, run.wait)
 

@@ -147,7 +147,8 @@ class Loop:
         """A slot is free."""
         if self._trial.end(run.row):
             self._dry = False
-        self._paced(self._pace.ended(run.started, run.hindered, time.monotonic()))
+        if self._pace.adaptive:
+            self._paced(self._pace.ended(run.started, run.hindered, time.monotonic()))
         seconds = run.seconds
         mean = self._mean_run
         self._mean_run = seconds if mean is None else mean + 0.1 * (seconds - mean)
@@ -200,7 +201,7 @@ class Loop:
         if self._settler.pending >= UNWRITTEN_MOST or self._trial.alone:
             return 0
         free = self._slots + self._ahead() - len(self.executor.running) - self._buffer.slots
-        room = math.ceil(round(free * self._per_slot, 6))
+        room = int(free) if self._per_slot == 1.0 else math.ceil(round(free * self._per_slot, 6))
         if self.row_budget is not None:
             room = min(room, self.row_budget - self.taken)
         return max(0, min(self._batch, room))
@@ -217,7 +218,7 @@ class Loop:
         held ahead has gone, unless a slot stands empty."""
         if room <= 0:
             return False
-        if not self._buffer.queued and len(self.executor.running) < self._slots:
+        if not self._buffer.queue and len(self.executor.running) < self._slots:
             return True
         return room >= min(self._batch, (self._ahead() // 2 + 1) * self._per_slot)
 
@@ -269,11 +270,12 @@ class Loop:
             else:
                 self.executor.start_batch(rows)
             self._buffered_at = time.monotonic()
-        self._pump_lots()
+        if self._buffer.filling or self._lot_alarm is not None:
+            self._pump_lots()
 
     def _ready(self) -> bool:
-        if not self._buffer:
-            return False
+        if not self._buffer.filling:
+            return bool(self._buffer.queue)
         more = self._asking or (not self._dry and self._room() > 0)
         return self._buffer.ready(more=more, hurry=self.until_empty)
 
@@ -314,7 +316,7 @@ class Loop:
     def _return_stale(self) -> None:
         aged = self._buffer and time.monotonic() - self._buffered_at > BUFFER_AGE_MOST
         idle = len(self.executor.running) < self._slots and not self._trial.alone
-        if aged and not (idle and not self._buffer.queued):  # but what waits to fill up may
+        if aged and not (idle and not self._buffer.queue):  # but what waits to fill up may
             self._mean_run = max(self._mean_run or 0.0, BUFFER_AGE_MOST)
             self._release_buffer()
 
