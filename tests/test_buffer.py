@@ -135,7 +135,12 @@ def test_everything_can_be_taken_out() -> None:
 
 def test_and_some_of_it() -> None:
     buffer = filled("plain", "track", "waits", "track", "plain")
-    gone = buffer.remove(lambda one: one.kind == "track")
-    assert [one.kind for one in gone] == ["track", "track"]
+    assert buffer.ready(more=False)
+    for one in [one for one in buffer if one.kind == "track"]:
+        buffer.remove(one)
     assert sorted(one.kind for one in buffer) == ["plain", "plain", "waits"]
-    assert started(buffer) == [1, 1, 1]
+    buffer.remove(next(iter(buffer)))
+    assert (len(buffer), buffer.slots) == (2, pytest.approx(4 / 3))
+    assert started(buffer) == [1, 1]
+    with pytest.raises(ValueError, match="not in"):
+        buffer.remove(row("plain"))

@@ -16,7 +16,7 @@ from worker.trouble import Trouble, trouble_of
 @pytest.mark.parametrize(
     ("answer", "trouble"),
     [
-        (Throttled("429"), "throttled"),
+        (Throttled("429", retry_after=5), "throttled"),
         (Failed(HandlerTimeout("too long")), "timeout"),
         (Failed(NoSession("none was free")), "pool"),
         (Failed(asyncpg.TooManyConnectionsError("sorry")), "pool"),

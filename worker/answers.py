@@ -19,6 +19,7 @@ from worker.outcome import (
     Released,
     Retry,
     Snooze,
+    Throttled,
     text_of,
 )
 from worker.registry import Adopted, Handler
@@ -67,7 +68,7 @@ def returned(
         return Done()
     if (nobody := never_ran(value, handler.kind)) is not None:
         return Failed(nobody)
-    if isinstance(value, Retry | Snooze | Cancel | Dead):
+    if isinstance(value, Retry | Snooze | Throttled | Cancel | Dead):
         return value
     if handler.table is not None:
         return _recur(row, handler.table, value, seconds)
@@ -109,7 +110,7 @@ def raised(error: BaseException, reason: Reason | None, kind: str) -> Answer | N
 
 def said(error: BaseException) -> Answer:
     """An outcome or an error that the handler's author chose."""
-    if isinstance(error, Retry | Snooze | Cancel | Dead):
+    if isinstance(error, Retry | Snooze | Throttled | Cancel | Dead):
         return error
     if isinstance(error, Outcome):
         return Failed(TypeError(f"{type(error).__name__} is no outcome a handler can raise"))

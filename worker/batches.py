@@ -23,7 +23,7 @@ from worker.errors import RowLost
 from worker.events import BatchRan, Events, ResultRefused, RowAbandoned
 from worker.items import Batch, Said
 from worker.lazy import Lazy
-from worker.outcome import Answer, Cancel, Failed, Released
+from worker.outcome import Answer, Cancel, Failed, Released, Throttled
 from worker.retry import RetryPolicy
 from worker.row import Row
 from worker.run import BatchRun, Part
@@ -71,6 +71,7 @@ class Batches:
         settle: Callable[[Settlement], None],
         committed: Callable[[Settlement], None],
         lost: Callable[[Row, float, str], None],
+        throttled: Callable[[Row, Throttled], None],
     ) -> None:
         self._sources = sources
         self._sessions = sessions
@@ -80,6 +81,7 @@ class Batches:
         self._settle = settle
         self._committed = committed
         self._lost = lost
+        self._throttled = throttled
 
     async def run(self, run: BatchRun) -> None:
         """One call, from its rows' data to their settlements."""
@@ -286,6 +288,8 @@ class Batches:
         self, run: BatchRun, part: Part, answer: Answer, policy: RetryPolicy | None = None
     ) -> Settlement:
         run.trouble = run.trouble or trouble_of(answer)
+        if isinstance(answer, Throttled):
+            self._throttled(part.row, answer)
         transition = decide(part.row, answer, policy or run.handler.retry)
         return Settlement(part.row, transition, run.seconds, part.wait)
 

@@ -136,21 +136,18 @@ class Buffer:
         self._singles = 0
         return rows
 
-    def remove(self, which: Callable[[Row], bool]) -> list[Row]:
-        """Takes some rows out, and gives them; the others stay as they are."""
-        gone = [row for row in self if which(row)]
-        out = set(gone)
-        for lot in list(self._lots):
-            lot.rows = [row for row in lot.rows if row not in out]
-            if not lot.rows:
-                self._forget(lot)
-        self.queue = deque(
-            entry
-            for entry in self.queue
-            if (entry not in out if isinstance(entry, Row) else entry.rows)
-        )
-        self._singles = sum(isinstance(entry, Row) for entry in self.queue)
-        return gone
+    def remove(self, row: Row) -> None:
+        """Takes one out. Raises ValueError where it is not there."""
+        for lot in self._lots:
+            if row in lot.rows:
+                lot.rows.remove(row)
+                if not lot.rows:
+                    self._forget(lot)
+                    if lot.queued:
+                        self.queue.remove(lot)
+                return
+        self.queue.remove(row)
+        self._singles -= 1
 
     def _open(self, lot: Lot) -> Lot:
         self._lots[lot] = None

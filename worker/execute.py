@@ -25,7 +25,7 @@ from worker.errors import RowLost
 from worker.events import Events, ResultRefused, RowAbandoned, RowStarted
 from worker.items import Item
 from worker.lazy import Lazy
-from worker.outcome import Answer, Done, Failed
+from worker.outcome import Answer, Done, Failed, Throttled
 from worker.registry import Handler, Registry
 from worker.retry import RetryPolicy
 from worker.row import Row
@@ -48,7 +48,8 @@ class Executor:
     """Starts runs and reports each as a settlement.
 
     settle: takes what a run decided. finished: called when a slot is free; `committed` of settle
-    says that a session has already carried the transition out.
+    says that a session has already carried the transition out. throttled: called when a handler
+    was told to come back later, from its thread perhaps.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Executor:
         committed: Callable[[Settlement], None],
         lost: Callable[[Row, float, str], None],
         finished: Callable[[Run], None],
+        throttled: Callable[[Row, Throttled], None] = lambda row, answer: None,
     ) -> None:
         self._registry = registry
         self._sources = sources
@@ -75,6 +77,7 @@ class Executor:
         self._committed = committed
         self._lost = lost
         self._finished = finished
+        self._throttled = throttled
         self._threads = Threads()
         self._batches = Batches(
             sources,
@@ -85,6 +88,7 @@ class Executor:
             settle=settle,
             committed=committed,
             lost=lost,
+            throttled=throttled,
         )
         self._watch: asyncio.TimerHandle | None = None
         self.running: dict[Claim, Run] = {}
@@ -309,6 +313,8 @@ class Executor:
     ) -> Settlement:
         if type(answer) is not Done:
             run.trouble = trouble_of(answer)
+            if isinstance(answer, Throttled):
+                self._throttled(run.row, answer)
         transition = decide(run.row, answer, policy or run.handler.retry)
         return Settlement(run.row, transition, run.seconds, run.wait)
 

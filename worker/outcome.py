@@ -17,8 +17,6 @@ MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 16_000
 LONGEST_DELAY = 10 * 365 * 86_400.0
 """Seconds: more is a slip, and overflows a timestamp sooner or later."""
-THROTTLED_FOR = 10.0
-"""Seconds that a row is put off when nobody said for how long."""
 
 
 class Outcome(Exception):
@@ -82,24 +80,40 @@ class Snooze(_Postponed):
         super().__init__(reason, after=after, at=at)
 
 
-class Throttled(Snooze):
-    """The outside world wants fewer calls. The row runs later and this costs no attempt; the worker
-    lowers its concurrency where that is adaptive.
+class Throttled(_Postponed):
+    """The outside asks to be left alone for a while: the row runs later, at no cost of an attempt,
+    and until then no worker claims another row of the same key.
 
-    retry_after: seconds (or a timedelta) that it asked for. key: what it limits, a tenant say; None
-        for every row of the kind.
+    retry_after: seconds (or `at`: until when). key: whom it is about; default: the row's tenant, or
+        all rows of the kind if it has none. queue: the key's rows of the whole queue, whatever
+        their kind.
     """
 
     def __init__(
         self,
         reason: object = None,
         *,
-        retry_after: float | dt.timedelta = THROTTLED_FOR,
+        retry_after: float | dt.timedelta | None = None,
+        at: dt.datetime | None = None,
         key: str | None = None,
+        queue: bool = False,
     ) -> None:
-        super().__init__(reason, after=retry_after)
-        self.retry_after = self.after
+        if retry_after is None and at is None:
+            raise UsageError(
+                "Throttled needs `retry_after` or `at`",
+                why="without a time nothing would ever be tried again",
+                hint="raise Throttled(retry_after=60)",
+            )
+        super().__init__(reason, after=retry_after, at=at)
         self.key = key
+        self.queue = queue
+
+    def seconds(self, now: dt.datetime) -> float:
+        """How long it lasts from `now` on."""
+        if self.after is not None:
+            return self.after
+        assert self.at is not None
+        return max(0.0, (self.at - now).total_seconds())
 
 
 class Cancel(Outcome):
@@ -139,7 +153,7 @@ class Released:
     started: bool
 
 
-Answer = Done | Retry | Snooze | Cancel | Dead | Failed | Released
+Answer = Done | Retry | Snooze | Throttled | Cancel | Dead | Failed | Released
 
 
 @dataclass(slots=True)

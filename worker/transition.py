@@ -3,6 +3,7 @@
     done       -> gone to jobs_finished as done
     retry      -> waiting, later; dead when the attempts are used up
     snooze     -> waiting, later, the attempt given back
+    throttled  -> as snooze; the rows of its key are left alone as long
     cancel     -> gone to jobs_finished as cancelled
     dead       -> gone to jobs_finished as dead
     failed     -> as retry, or dead when the policy says that trying again cannot help
@@ -28,6 +29,7 @@ from worker.outcome import (
     Released,
     Retry,
     Snooze,
+    Throttled,
     storable,
 )
 from worker.retry import RetryPolicy
@@ -69,6 +71,9 @@ def decide(row: Row, answer: Answer, policy: RetryPolicy) -> Transition:
             return _after_retry(row, answer, policy)
         case Snooze(after=after, at=at, reason=reason):
             return Transition("snooze", at, after, refund=1, fault=_noted("Snooze", reason))
+        case Throttled(after=after, at=at, reason=reason):
+            fault = _noted("Throttled", reason or "told to come back later")
+            return Transition("snooze", at, after, refund=1, fault=fault)
         case Cancel(reason=reason):
             return Transition("cancelled", fault=_noted("Cancel", reason))
         case Dead(reason=reason):

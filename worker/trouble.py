@@ -14,7 +14,7 @@ def trouble_of(answer: Answer) -> Trouble | None:
     """throttled: the outside world asked for less; timeout: it is too slow for us; pool: no
     session or connection was to be had."""
     match answer:
-        case Throttled() | Failed(error=Throttled()):
+        case Throttled():
             return "throttled"
         case Failed(error=HandlerTimeout()):
             return "timeout"
