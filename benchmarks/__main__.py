@@ -1,29 +1,51 @@
-"""`make bench`: python -m benchmarks [drain|batches ...] [--rows N] [--rounds N] [--slots N]
-[--json FILE]"""
+"""`make bench`: python -m benchmarks [drain] [adopted] [fair] [batches] [--million] [--rows N]
+[--rounds N] [--slots N] [--json FILE]"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from benchmarks import batches, drain
+from benchmarks import adopted, batches, drain, fair, million
 
-SCENARIOS = {"drain": drain.run, "batches": batches.run}
+
+class Scenario(NamedTuple):
+    """run: takes rows, rounds and slots. rows, rounds: unless said otherwise."""
+
+    run: Callable[[int, int, int], dict[str, Any]]
+    rows: int
+    rounds: int
+
+
+SCENARIOS = {
+    "drain": Scenario(drain.run, 50_000, 5),
+    "adopted": Scenario(adopted.run, 20_000, 3),
+    "batches": Scenario(batches.run, 20_000, 3),
+    "fair": Scenario(fair.run, 1_000_000, 300),
+}
+MILLION = Scenario(million.run, 1_000_000, 3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], default=list(SCENARIOS))
-    parser.add_argument("--rows", type=int, default=50_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--slots", type=int, default=10)
+    parser.add_argument(
+        "--million", action="store_true", help="adopted: claims from a table of a million rows"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
     figures = {}
     for name in arguments.scenario:
         print(f"== {name}")
-        figures[name] = SCENARIOS[name](arguments.rows, arguments.rounds, arguments.slots)
+        found = MILLION if arguments.million and name == "adopted" else SCENARIOS[name]
+        rows, rounds = arguments.rows or found.rows, arguments.rounds or found.rounds
+        figures[name] = found.run(rows, rounds, arguments.slots)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
 

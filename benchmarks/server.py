@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import psycopg
 
 from tests.postgres import Cluster
@@ -43,6 +44,15 @@ def seed(cluster: Cluster, rows: int, kind: str = "noop") -> None:
         )
         connection.execute("vacuum analyze worker.jobs")
         connection.execute("checkpoint")
+
+
+async def worker(connection: asyncpg.Connection) -> int:
+    """The id of a worker that claims may be made for."""
+    found: int = await connection.fetchval(
+        "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease)"
+        " values ('bench', 'here', 0, '0', '{}', '{}', 1, '1h') returning id"
+    )
+    return found
 
 
 def left(cluster: Cluster) -> int:

@@ -22,6 +22,73 @@
 
 CREATE SCHEMA worker;
 
+CREATE FUNCTION worker.adopted_rows(states text[], lines bigint DEFAULT NULL::bigint) RETURNS TABLE(source text, row_key text, state text, due_at timestamp with time zone, tenant text, attempt integer, crashes integer, token bigint, worker bigint, last_error text)
+    LANGUAGE plpgsql STABLE
+    SET lock_timeout TO '1s'
+    AS $_$
+declare
+    one   record;
+    falls text;  -- SQL for the time that decides
+    zone  text;  -- and what makes a timestamptz of it
+    key   text;
+begin
+    for one in
+        select s.*, coalesce(to_regclass(s.table_name), c.oid::regclass) as place
+          from worker.sources s
+          left join pg_catalog.pg_class c on c.oid = s.table_oid
+         order by s.name
+    loop
+        begin
+            if one.place is null then
+                raise exception '% is gone', one.table_name;
+            end if;
+            falls := format('(case when w.duerow_held_for = w.%1$I then w.duerow_retry_at else w.%1$I end)', one.due);
+            select case when 'timestamp'::regtype in (t.oid, t.typbasetype) then ' at time zone ''UTC''' else '' end into zone
+              from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
+             where a.attrelid = one.place and a.attname = one.due;
+            -- as worker.attempts knows the row: see docs/tables.md
+            select case when count(*) = 1 then min(part)
+                        else format('concat_ws('','', %s)', string_agg(
+                             format('replace(replace(%s, ''\'', ''\\''), '','', ''\,'')', part), ', ' order by place)) end into key
+              from (select k.place, format(case when 'timestamptz'::regtype in (t.oid, t.typbasetype)
+                                                then '(w.%I at time zone ''UTC'')::text || ''+00''' else 'w.%I::text' end, k.name) as part
+                      from unnest(one.key) with ordinality as k(name, place)
+                      join pg_catalog.pg_attribute a on a.attrelid = one.place and a.attname = k.name
+                      join pg_catalog.pg_type t on t.oid = a.atttypid) parts;
+            return query execute format(
+                'select %1$L::text, r.* from (
+                    select %2$s as row_key,
+                           case when w.duerow_owner is not null then ''running''
+                                when w.duerow_held_for = w.%3$I and w.duerow_state is not null then w.duerow_state
+                                when not isfinite(%4$s) then ''idle''
+                                when %4$s <= (now()%5$s) then ''due''
+                                when w.duerow_held_for = w.%3$I and w.duerow_attempt > 0 then ''retrying''
+                                else ''scheduled'' end as state,
+                           case when isfinite(%4$s) then %4$s%5$s end as due_at, %6$s as tenant, w.duerow_attempt,
+                           w.duerow_crashes::integer, w.duerow_token, w.duerow_owner, w.duerow_error
+                      from %7$s w
+                     where (' || E'\n%8$s\n' || ') and %4$s >= %9$s and %4$s %10$s
+                     %11$s) r
+                  where r.state = any ($1) limit $2',
+                one.name, key, one.due, falls, zone,
+                case when one.tenant is null then 'null::text' else format('w.%I::text', one.tenant) end,
+                one.place, coalesce(one.condition, 'true'),
+                case when states && '{due,running}' then '''-infinity'''
+                     when states && '{retrying,scheduled}' then '(now()' || zone || ')'
+                     else '''infinity''' end,
+                case when states && '{dead,cancelled}' then '<= ''infinity'''
+                     when states && '{retrying,scheduled}' then '< ''infinity'''
+                     else '<= (now()' || zone || ')' end,
+                case when lines is not null then 'order by ' || falls end)
+            using states, lines;
+        exception when others then
+            return query select one.name, null::text, 'unreadable', null::timestamptz, null::text, null::integer,
+                                null::integer, null::bigint, null::bigint, sqlerrm;
+        end;
+    end loop;
+end
+$_$;
+
 CREATE FUNCTION worker.drop_partitions(parent text, key text, before timestamp with time zone) RETURNS SETOF text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -399,6 +466,7 @@ CREATE TABLE worker.sources (
     condition text,
     tenant text,
     index_name text NOT NULL,
+    tenant_index text,
     added_at timestamp with time zone DEFAULT now() NOT NULL,
     added_by text DEFAULT CURRENT_USER NOT NULL
 );
@@ -506,6 +574,8 @@ CREATE INDEX jobs_finished_default_finished_at_idx1 ON worker.jobs_finished_defa
 CREATE INDEX jobs_finished_id ON ONLY worker.jobs_finished USING btree (id);
 
 CREATE INDEX jobs_finished_default_id_idx ON worker.jobs_finished_default USING btree (id);
+
+CREATE INDEX jobs_tenant ON worker.jobs USING btree (queue, kind, priority, tenant, LEAST(due_at, 'infinity'::timestamp with time zone), id) WHERE (tenant IS NOT NULL);
 
 CREATE UNIQUE INDEX jobs_unique ON worker.jobs USING btree (kind, unique_key) WHERE (unique_key IS NOT NULL);
 

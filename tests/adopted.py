@@ -111,3 +111,16 @@ async def in_flight(connection: asyncpg.Connection, table: str = "donations") ->
 
 def utc(*when: int) -> dt.datetime:
     return dt.datetime(*when, tzinfo=dt.UTC)  # type: ignore[misc, arg-type]
+
+
+async def ghost(apg: asyncpg.Connection, *, silent: float = 3600) -> int:
+    """A worker that has not been heard of for so many seconds."""
+    return int(
+        await apg.fetchval(
+            "insert into worker.workers"
+            " (name, host, pid, version, queues, kinds, slots, lease, heartbeat_at)"
+            " values ('ghost', '', 0, '', '{}', '{}', 1, '1 s', now() - $1 * interval '1 s')"
+            " returning id",
+            silent,
+        )
+    )

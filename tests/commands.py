@@ -26,6 +26,8 @@ def unknown(words: Sequence[str]) -> str | None:
         if found is None:
             return word
         command, context = found, click.Context(found, parent=context, info_name=word)
+    if command.context_settings.get("ignore_unknown_options"):
+        return None  # they are another program's
     known = _options(command, context)
     named = (word.partition("=")[0] for word in left if OPTION.fullmatch(word.partition("=")[0]))
     return next((word for word in named if word not in known), None)

@@ -149,7 +149,8 @@ def test_due_now(history: History) -> None:
 
 def test_oldest_due(history: History) -> None:
     rows = history.ask("oldest_due")
-    assert [row["id"] for row in rows] == [*history.ids["orphan"][:3], *history.ids["paused"]]
+    ids = [*history.ids["orphan"][:3], *history.ids["paused"]]
+    assert [row["id"] for row in rows] == [str(id_) for id_ in ids]
     assert [row["why_not"] for row in rows] == [
         *["no live worker serves it"] * 3,
         "the queue is paused",
@@ -159,7 +160,7 @@ def test_oldest_due(history: History) -> None:
 
 def test_dead_rows(history: History) -> None:
     rows = history.ask("dead_rows")
-    assert sorted(row["id"] for row in rows) == history.ids["hopeless"]
+    assert sorted(int(row["id"]) for row in rows) == history.ids["hopeless"]
     assert {(row["error_type"], row["message"], row["attempts"]) for row in rows} == {
         ("PermanentError", "card expired", 1)
     }

@@ -26,14 +26,26 @@ CROWD = 100_000
 POLICIES = sorted(path.stem for path in (sql_directory() / "claim").glob("*.sql"))
 
 # How each file of sql/claim/ is called: parameter types, and parameters for one stream. A new claim
-# policy takes what due.sql takes, or says here what it takes.
+# policy takes what due.sql takes, or says here what it takes, and which index it walks.
 DUE = (
     "text[], text[], smallint[], timestamptz[], bigint[], integer, bigint",
     "'{default}', '{work}', '{0}', '{-infinity}', '{0}', 100, 1",
 )
 CALLS = {
     "streams": ("text[], text[]", "'{default,default}', '{work,never}'"),
+    "span": ("text, text, smallint", "'default', 'work', '0'"),
+    "tenants": (
+        "text, text, smallint, text, integer, integer",
+        "'default', 'work', '0', 'tenant 77', 100, 200",
+    ),
+    "fair": (
+        "text, text, smallint, text[], integer[], integer, bigint",
+        f"'default', 'work', '0', '{{{','.join(f'tenant {n}' for n in range(100))}}}',"
+        " array_fill(10, array[100]), 100, 1",
+    ),
 }
+INDEXES = {"span": "jobs_tenant", "tenants": "jobs_tenant", "fair": "jobs_tenant"}
+FAIR = sorted(INDEXES)
 
 Plan = dict[str, Any]
 
@@ -50,7 +62,8 @@ def calls(policy: str, **changes: str) -> tuple[str, str]:
 def crowded(
     admin: psycopg.Connection[Any], template_db: str, database_server: str
 ) -> Iterator[str]:
-    """The URL of a database with 100,000 due rows, and a worker whose id is 1."""
+    """The URL of a database with 100,000 due rows, half of them one tenant's, the others those of
+    500 more, and a worker whose id is 1."""
     name = f"duerow_crowded_{uuid.uuid4().hex[:12]}"
     admin.execute(
         sql.SQL("create database {} template {}").format(
@@ -59,7 +72,8 @@ def crowded(
     )
     url = with_database(database_server, name)
     with psycopg.connect(url, autocommit=True) as connection:
-        fill(connection)
+        fill(connection, tenants="case when i % 2 = 0 then 0 else i % 1000 end")
+        connection.execute("vacuum worker.jobs")
     yield url
     admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
@@ -75,10 +89,17 @@ def crowd(crowded: str) -> Iterator[psycopg.Connection[Any]]:
         connection.execute("vacuum worker.jobs")  # what was rolled back costs the next test buffers
 
 
-def fill(connection: psycopg.Connection[Any], kind: str = "work", count: int = CROWD) -> None:
+def fill(
+    connection: psycopg.Connection[Any],
+    kind: str = "work",
+    count: int = CROWD,
+    tenants: str = "null",
+) -> None:
+    """tenants: the number of the tenant of row i, in SQL."""
     connection.execute(
-        "insert into worker.jobs (kind, args, due_at)"
+        "insert into worker.jobs (kind, args, tenant, due_at)"
         " select %s, jsonb_build_object('i', i, 'pad', repeat('x', 90)),"
+        f"        'tenant ' || ({tenants.replace('%', '%%')}),"
         "        now() - make_interval(secs => %s - i)"
         " from generate_series(1, %s) i",
         [kind, count, count],
@@ -120,8 +141,8 @@ def nodes(plan: Plan) -> Iterator[Plan]:
         yield from nodes(part)
 
 
-def faults(plan: Plan) -> list[str]:
-    """What a plan does with worker.jobs that it must not."""
+def faults(plan: Plan, index: str = "jobs_due") -> list[str]:
+    """What a plan does with worker.jobs that it must not. index: the one that it should walk."""
     found = []
     for node in nodes(plan):
         kind, relation = node["Node Type"], node.get("Relation Name")
@@ -134,12 +155,12 @@ def faults(plan: Plan) -> list[str]:
             "ModifyTable",
         ):
             found.append(f"{kind} of jobs")
-        if kind.startswith("Index") and relation == "jobs" and node["Index Name"] != "jobs_due":
+        if kind.startswith("Index") and relation == "jobs" and node["Index Name"] != index:
             found.append(f"{kind} of {node['Index Name']}")
         if node.get("Rows Removed by Filter", 0) > 1000:
             found.append(f"{kind} that throws {node['Rows Removed by Filter']} rows away")
-    if not any(node.get("Index Name") == "jobs_due" for node in nodes(plan)):
-        found.append("no use of jobs_due")
+    if not any(node.get("Index Name") == index for node in nodes(plan)):
+        found.append(f"no use of {index}")
     return found
 
 
@@ -151,7 +172,7 @@ def reads_everything(policy: str) -> bool:
 
 
 def test_the_folder_is_as_expected() -> None:
-    assert {"due", "streams", "disown"} <= set(POLICIES)
+    assert {"due", "streams", "disown", *FAIR} <= set(POLICIES)
     assert [policy for policy in POLICIES if reads_everything(policy)] == ["disown"]
 
 
@@ -163,7 +184,7 @@ def test_an_index_walk(
 ) -> None:
     crowd.execute(f"set plan_cache_mode = {mode}")
     plan = explain(crowd, policy, options)
-    assert faults(plan) == []
+    assert faults(plan, INDEXES.get(policy, "jobs_due")) == []
     if options:
         assert touched(plan) < 2000
 
@@ -192,6 +213,26 @@ def test_a_claim_touches_as_many_buffers_as_it_takes_rows(crowd: psycopg.Connect
     assert many < 500 * 10
 
 
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_few_tenants_are_found_by_their_own_index(pg: psycopg.Connection[Any], mode: str) -> None:
+    """Of two the small one's rows lie behind 20,000 of the large one's. To the planner the index on
+    due times looks as good: every other row would do."""
+    fill(pg, count=20_000, tenants="case when i > 19980 then 1 else 0 end")
+    as_a_worker(pg)
+    pg.execute(f"set plan_cache_mode = {mode}")
+    pg.execute("begin")
+    plan = explain(pg, "fair")
+    assert faults(plan, INDEXES["fair"]) == []
+    assert plan["Actual Rows"] == 20, "ten of each"
+    assert touched(plan) < 500
+    pg.execute("rollback; begin")
+    types, given = calls("fair")
+    plainly = statement("claim/fair").replace("least(w.due_at, 'infinity')", "w.due_at")
+    pg.execute(f"prepare plainly ({types}) as {plainly}")
+    assert faults(plan_of(pg, f"plainly({given})"), INDEXES["fair"]), "or this shows nothing"
+    pg.execute("rollback")
+
+
 # -- plans and statistics that are out of date ----------------------------------------------------
 
 
@@ -203,23 +244,29 @@ def empty(pg: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     return pg
 
 
-def grown(connection: psycopg.Connection[Any]) -> Plan:
+def grown(connection: psycopg.Connection[Any], policy: str = "due") -> Plan:
     """A generic plan is made while the table is empty, then meets 100,000 rows."""
+    types, given = calls(policy)
     connection.execute("set plan_cache_mode = force_generic_plan")
-    connection.execute(f"prepare claim ({DUE[0]}) as {statement('claim/due')}")
+    connection.execute(f"prepare claim ({types}) as {statement(f'claim/{policy}')}")
     for _ in range(6):
-        plan_of(connection, f"claim({DUE[1]})")
+        plan_of(connection, f"claim({given})")
     connection.execute(
-        "insert into worker.jobs (kind, args) select 'work', '{}' from generate_series(1, %s)",
+        "insert into worker.jobs (kind, args, tenant)"
+        " select 'work', '{}', 'tenant ' || case when i %% 2 = 0 then 0 else i %% 1000 end"
+        " from generate_series(1, %s) i",
         [CROWD],
     )
-    return plan_of(connection, f"claim({DUE[1]})")
+    return plan_of(connection, f"claim({given})")
 
 
-def test_a_plan_that_was_made_while_the_table_was_empty(empty: psycopg.Connection[Any]) -> None:
+@pytest.mark.parametrize("policy", ["due", *FAIR])
+def test_a_plan_that_was_made_while_the_table_was_empty(
+    empty: psycopg.Connection[Any], policy: str
+) -> None:
     as_a_worker(empty)
-    plan = grown(empty)
-    assert faults(plan) == []
+    plan = grown(empty, policy)
+    assert faults(plan, INDEXES.get(policy, "jobs_due")) == []
     assert touched(plan) < 2000
 
 
@@ -229,8 +276,9 @@ def test_such_a_plan_is_bad_without_the_workers_settings(empty: psycopg.Connecti
     assert touched(plan) > 2000
 
 
+@pytest.mark.parametrize("policy", ["due", *FAIR])
 @pytest.mark.parametrize("lie", ["no rows", "ten thousand times the rows", "one distinct queue"])
-def test_statistics_that_lie(crowd: psycopg.Connection[Any], lie: str) -> None:
+def test_statistics_that_lie(crowd: psycopg.Connection[Any], lie: str, policy: str) -> None:
     match lie:
         case "no rows":
             crowd.execute("update pg_class set reltuples = 0, relpages = 0 where relname = 'jobs'")
@@ -238,8 +286,8 @@ def test_statistics_that_lie(crowd: psycopg.Connection[Any], lie: str) -> None:
             crowd.execute("update pg_class set reltuples = 1e9 where relname = 'jobs'")
         case _:
             crowd.execute("delete from pg_statistic where starelid = 'worker.jobs'::regclass")
-    plan = explain(crowd, "due")
-    assert faults(plan) == []
+    plan = explain(crowd, policy)
+    assert faults(plan, INDEXES.get(policy, "jobs_due")) == []
     assert touched(plan) < 2000
 
 
@@ -305,16 +353,24 @@ def few(pg: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """Fifty rows in two priorities and no statistics, where plans differ most."""
     fill(pg, count=0)
     pg.execute(
-        "insert into worker.jobs (kind, priority) select 'work', i %% 2"
-        " from generate_series(1, %s) i",
+        "insert into worker.jobs (kind, priority, tenant)"
+        " select 'work', i %% 2, 'tenant ' || i %% 5 from generate_series(1, %s) i",
         [50],
     )
     return pg
 
 
-def overruns(connection: psycopg.Connection[Any], text: str, n: int = 5) -> list[tuple[int, str]]:
+STREAMS = "'{default,default}', '{work,work}', '{0,1}', '{-infinity,-infinity}', '{0,0}'"
+
+
+def overruns(
+    connection: psycopg.Connection[Any],
+    text: str,
+    n: int = 5,
+    types: str = DUE[0],
+    given: str = STREAMS,
+) -> list[tuple[int, str]]:
     """How many rows a claim of n took, with which switches off, wherever it was not n."""
-    streams = "'{default,default}', '{work,work}', '{0,1}', '{-infinity,-infinity}', '{0,0}'"
     connection.execute(
         "set jit = off"
     )  # a switched-off node costs 1e10: each plan would be compiled
@@ -322,7 +378,7 @@ def overruns(connection: psycopg.Connection[Any], text: str, n: int = 5) -> list
     for states in itertools.product(("on", "off"), repeat=len(SWITCHES)):
         off = [name for name, state in zip(SWITCHES, states, strict=True) if state == "off"]
         switches = ";".join(f"set local {name} = off" for name in off)
-        claim = f"prepare claim ({DUE[0]}) as {text}; execute claim({streams}, {n}, 1)"
+        claim = f"prepare claim ({types}) as {text}; execute claim({given}, {n}, 1)"
         cursor = connection.execute(f"begin; {switches}; {claim}")
         while cursor.nextset():
             pass
@@ -334,6 +390,27 @@ def overruns(connection: psycopg.Connection[Any], text: str, n: int = 5) -> list
 
 def test_no_plan_takes_more_than_it_was_asked_for(few: psycopg.Connection[Any]) -> None:
     assert overruns(few, statement("claim/due")) == []
+
+
+def test_no_plan_takes_more_of_a_tenant_than_it_was_asked_for(
+    few: psycopg.Connection[Any],
+) -> None:
+    """Of three tenants with five due rows each: two, one and three."""
+    types, _ = CALLS["fair"]
+    given = "'default', 'work', 0::smallint, '{tenant 0,tenant 2,tenant 4,never}', '{2,1,3,9}'"
+    text = statement("claim/fair").rstrip().rstrip(";")
+    assert overruns(few, text, 5, types, given) == [], "two, one, and two of three"
+    counted = (
+        "select string_agg(tenant || ': ' || count, ', ' order by tenant)"
+        " from (select tenant, count(*) from taken group by tenant) c"
+    )
+    for hint in ("enable_nestloop", "enable_indexscan", "enable_tidscan", "enable_sort"):
+        with few.transaction(force_rollback=True):
+            few.execute(f"set local {hint} = off")
+            few.execute(f"prepare counted ({types}) as with taken as ({text}) {counted}")
+            told = few.execute(f"execute counted({given}, 100, 1)").fetchone()
+            assert told == ("tenant 0: 2, tenant 2: 1, tenant 4: 3",)
+            few.execute("deallocate counted")
 
 
 def test_the_usual_form_takes_more_under_some_plans(few: psycopg.Connection[Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.cli import CLI
-from tests.postgres import with_database
+from tests.cli import CLI, PROGRAM
+from tests.postgres import local_binaries, with_database
 from worker.cli import invoke
 from worker.settings import Settings
+from worker.url import DatabaseURL
 
 
 @pytest.fixture
@@ -109,3 +112,46 @@ def test_config_as_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> Non
     assert invoke(["config", "show", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert set(shown) == set(Settings.model_fields)
+
+
+# -- psql ---------------------------------------------------------------------------------------
+
+
+def psql(url: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [*PROGRAM, "db", "psql", "--database-url", url, *words]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def test_psql_is_on_the_database(db_url: str) -> None:
+    answer = psql(db_url, "-X", "-A", "-t", "-c", "select current_database(), 'it''s'")
+    assert answer.stdout == f"{DatabaseURL.parse(db_url).database}|it's\n"
+    failed = psql(db_url, "-X", "-v", "ON_ERROR_STOP=1", "-c", "select nothing")
+    assert (failed.returncode, 'column "nothing" does not exist' in failed.stderr) == (1, True)
+
+
+def test_psql_gets_the_password_unseen(tmp_path: Path) -> None:
+    shown = tmp_path / "psql"
+    shown.write_text('#!/bin/sh\necho "$@" "PGPASSWORD=$PGPASSWORD"\n')
+    shown.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    answer = psql("postgresql://ann:s3cret@db.example/shop", "-c", "select 1", PATH=path)
+    words, _, secret = answer.stdout.partition("PGPASSWORD=")
+    assert secret == "s3cret\n"
+    assert "s3cret" not in words
+    assert "user=ann" in words
+    assert words.endswith("-c select 1 ")
+
+
+def test_without_a_psql_the_one_beside_the_embedded_is_taken(db_url: str) -> None:
+    answer = psql(db_url, "-X", "-c", "select 1", PATH="/nowhere")
+    assert (answer.returncode, "1 row" in answer.stdout) == (0, True), answer.stderr
+
+
+def test_there_may_be_no_psql_at_all(db_url: str, tmp_path: Path) -> None:
+    for name in ("postgres", "initdb"):
+        (tmp_path / name).symlink_to(local_binaries().directory / name)
+    answer = psql(db_url, "-c", "select 1", PATH="/nowhere", DUEROW_PG_BIN=str(tmp_path))
+    assert answer.returncode == 6
+    assert answer.stderr.startswith("there is no psql here\n")

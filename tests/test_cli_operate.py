@@ -487,7 +487,7 @@ async def test_status_check_says_what_is_wrong(
         await put(apg, "stranger", due_at=long_ago)
         found = cli("status", "--check")
         assert found.code == 8
-        assert "a job has been due for 600 s, longer than 300 s" in found.err
+        assert "a row has been due for 600 s, longer than 300 s" in found.err
         assert "no live worker runs these kinds: stranger in default" in found.err
         await asyncio.to_thread(cli, "queues", "pause", "default")
         assert "has been due for" not in cli("status", "--check").err

@@ -10,8 +10,8 @@ from collections import Counter
 import psycopg
 import pytest
 
-from examples.accounts.play import _overlap, _spread, _trouble
-from examples.accounts.scenes import Overlap, Spread, Trouble
+from examples.accounts.play import _overlap, _share, _spread, _trouble
+from examples.accounts.scenes import Overlap, Share, Spread, Trouble
 from examples.accounts.table import shared_out
 from examples.common.ideal import ends, ideal, in_batches
 from tests.cli import REPOSITORY, environment, run
@@ -71,6 +71,12 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
     assert "twice for one due time: 0;" in told
     assert len(re.findall(r"^  \w+-\d+: \d+ refreshes$", told, re.MULTILINE)) >= 3
 
+    # Twenty accounts did not wait for ten thousand.
+    [(small, large)] = re.findall(r"the 20: ([\d.]+) s.*\n.*the 10000: (\d+) s", told)
+    least = 12 * SCALE
+    assert least <= float(small) * SCALE <= least + SLACK
+    assert int(large) == 3006
+
     assert "2 rounds later off by 0 us" in told
 
     # Adopted as `worker tables add` would have, and the tables tell the same, asked without the
@@ -104,6 +110,15 @@ def test_an_account_refreshed_twice_is_said() -> None:
 def test_a_batch_that_waits_is_said() -> None:
     said, *_ = _trouble(Trouble(48, 46.0, 18.0, 30.0, 46.0, []))
     assert said == "others waited for the slow account"
+
+
+def test_a_small_organisation_that_waits_is_said() -> None:
+    assert list(_share(Share(10_000, 20, 15.0, 12.0, 3006.0, 25))) == []
+    for seconds, meanwhile, said in (
+        (400.0, 1300, "a large organisation starves a small one"),
+        (15.0, 0, "a small organisation stops a large one"),
+    ):
+        assert list(_share(Share(10_000, 20, seconds, 12.0, 3006.0, meanwhile))) == [said]
 
 
 def test_due_times_on_a_heap_are_said() -> None:

@@ -49,6 +49,7 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
     for row in speeds:
         assert 0 <= (number(row["here"]) - number(row["ideal"])) * SCALE <= SLACK, row
         assert int(row["in use at most"]) <= int(row["open at most"]) <= int(row["pool"]), row
+        assert int(row["/healthz says"]) <= int(row["pool"]), row
         assert number(row["pool use"]) < 50, row
 
     # A market that hangs costs its slot for its timeout.
@@ -64,6 +65,7 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
             f"{way}: 3 predictions written, worker killed, 0 there; "
             "run again: 3 there (attempts: crashed, done)"
         ) in told
+        assert f"{way}: before the kill /healthz said: 1 of 1 sessions in use" in told
 
     # Adopted as `worker tables add` would have, and the tables tell the same, asked without the
     # example's own code.
@@ -79,13 +81,16 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
 
 # -- what would not be true is said ---------------------------------------------------------------
 
-POOL = PoolUse(3, 100, 3, 3, 0.5)
-TOO_MANY = PoolUse(3, 100, 4, 3, 0.5)
+POOL = PoolUse(3, 100, 3, 3, 0.5, 3)
+TOO_MANY = PoolUse(3, 100, 4, 3, 0.5, 3)
+TOLD_TOO_MANY = PoolUse(3, 100, 3, 3, 0.5, 4)
 
 
 def test_a_pool_that_is_passed_is_said() -> None:
     assert list(_speed([("def", Speed(3, 90.0, 88.5, 251.0, 0, POOL))])) == []
     [said] = _speed([("def", Speed(3, 90.0, 88.5, 251.0, 0, TOO_MANY))])
+    assert said == "def: more connections were open than the pool may have"
+    [said] = _speed([("def", Speed(3, 90.0, 88.5, 251.0, 0, TOLD_TOO_MANY))])
     assert said == "def: more connections were open than the pool may have"
     [said] = _hang([("def", Hang(0.1, "retry", "HandlerTimeout", 93.0, 92.5, 19, TOO_MANY))])
     assert said == "def: more connections were open than the pool may have"
@@ -103,12 +108,15 @@ def test_a_market_that_ends_before_its_timeout_is_said() -> None:
 
 
 def test_half_a_transaction_is_said() -> None:
-    assert list(_kill("def", Kill(3, 0, 3, ("crashed", "done"), True))) == []
+    assert list(_kill("def", Kill(3, 0, 3, ("crashed", "done"), True, (1, 1)))) == []
     for found in (
-        Kill(0, 0, 3, ("crashed", "done"), True),  # killed too early: it would prove nothing
-        Kill(3, 3, 6, ("crashed", "done"), True),
-        Kill(3, 0, 3, ("crashed", "done"), False),
-        Kill(3, 0, 0, ("crashed", "done"), True),
+        Kill(
+            0, 0, 3, ("crashed", "done"), True, (1, 1)
+        ),  # killed too early: it would prove nothing
+        Kill(3, 3, 6, ("crashed", "done"), True, (1, 1)),
+        Kill(3, 0, 3, ("crashed", "done"), False, (1, 1)),
+        Kill(3, 0, 0, ("crashed", "done"), True, (1, 1)),
+        Kill(3, 0, 3, ("crashed", "done"), True, (0, 1)),
     ):
         assert list(_kill("def", found))
 

@@ -10,7 +10,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from tests.adopted import Donation, in_flight, make_donations, one, outcomes, source, theirs
+from tests.adopted import Donation, ghost, in_flight, make_donations, one, outcomes, source, theirs
 from tests.facts import until
 from tests.workers import drained, put, running
 from worker import App, Context, Retry
@@ -30,19 +30,6 @@ def counting(**options: Any) -> tuple[App, list[Context]]:
         seen.append(context)
 
     return app, seen
-
-
-async def ghost(apg: asyncpg.Connection, *, silent: float = 3600) -> int:
-    """A worker that has not been heard of for so many seconds."""
-    return int(
-        await apg.fetchval(
-            "insert into worker.workers"
-            " (name, host, pid, version, queues, kinds, slots, lease, heartbeat_at)"
-            " values ('ghost', '', 0, '', '{}', '{}', 1, '1 s', now() - $1 * interval '1 s')"
-            " returning id",
-            silent,
-        )
-    )
 
 
 async def claim(apg: asyncpg.Connection, worker: int, count: int = 1000) -> list[Any]:

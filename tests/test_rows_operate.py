@@ -9,12 +9,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.adopted import Donation, adopt, make_donations, one, outcomes, theirs
+from tests.adopted import Donation, adopt, ghost, make_donations, one, outcomes, source, theirs
 from tests.cli import CLI
 from tests.facts import until
 from tests.workers import drained, running
 from worker import App, Context, Dead, Retry, Snooze
 from worker.events import RowSettled, RowStarted
+from worker.sources.rows import FIRST
+from worker.tables.spec import TableSpec
 
 HOUR = dt.timedelta(hours=1)
 
@@ -304,6 +306,27 @@ async def test_cancel_stops_a_row_that_runs(db_url: str, apg: asyncpg.Connection
 
         await until(handled)
     assert len(await actions(apg)) == 1
+
+
+async def test_a_cancel_outlives_the_worker_that_was_asked(
+    db_url: str, apg: asyncpg.Connection, cli: CLI
+) -> None:
+    """It dies before it has heard of it: the sweep carries the cancel out, as for jobs."""
+    await make_donations(apg, 2)
+    await register(apg)
+    worker = await ghost(apg)
+    rows = await source(apg, TableSpec("donations", "donations", due="next_at"), "id")
+    assert len(await apg.fetch(rows.claim_sql, worker, 2, FIRST)) == 2
+    assert cli("rows", "cancel", "donations", "1", "--yes").rows[0]["outcome"] == "asked"
+    sql, params = rows.sweep([worker], 3)
+    swept = {row[0]: row[3] for row in await apg.fetch(sql, *params)}
+    assert swept == {"1": "cancelled", "2": "crashed"}
+    assert await outcomes(apg, 1) == [(1, "cancelled")]
+    assert "an operator asked for it" in (await one(apg, 1))["duerow_error"]
+    assert await apg.fetchval("select count(handled_at) from worker.operator_actions") == 1
+    await drained(an_app(), db_url)
+    assert await outcomes(apg, 1) == [(1, "cancelled")], "it does not run again"
+    assert (2, "retry") in await outcomes(apg, 2)
 
 
 async def test_snooze(db_url: str, apg: asyncpg.Connection, cli: CLI) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,7 +17,14 @@ from tests.facts import until
 from tests.workers import drained, put, running
 from worker import App, Context
 from worker.errors import NotFound, RegistrationError, UsageError
-from worker.events import RowLost, RowSettled, ServiceFailed, SourceFailed
+from worker.events import (
+    RowLost,
+    RowSettled,
+    ServiceFailed,
+    SourceCaution,
+    SourceFailed,
+    WorkerStarted,
+)
 
 HOUR = dt.timedelta(hours=1)
 
@@ -180,6 +188,32 @@ async def test_a_column_dropped_mid_run(db_url: str, apg: asyncpg.Connection) ->
         assert not worker.seen.of(ServiceFailed)
 
 
+async def test_a_trigger_that_refuses_the_claim_of_one_row(
+    db_url: str, apg: asyncpg.Connection
+) -> None:
+    """It holds up its own table alone, in its own words, until it is mended."""
+    await make_donations(apg, 3)
+    await another_table(apg, "refunds", 1)
+    await apg.execute(
+        "create function closed() returns trigger language plpgsql as"
+        " $$ begin raise 'the books of donation % are closed', old.id; end $$;"
+        "create trigger closed before update on donations for each row"
+        " when (old.id = 1) execute function closed()"
+    )
+    app, ran = two_and_jobs(every=HOUR)
+    async with running(app, db_url) as worker:
+        [failed, *_] = await until(lambda: worker.seen.of(SourceFailed))
+        assert (failed.source, failed.why) == (
+            "donations",
+            "RaiseError: the books of donation 1 are closed",
+        )
+        await until(lambda: ran["refunds"] == [1])
+        assert 1 not in ran["donations"]
+        await apg.execute("drop trigger closed on donations")
+        await until(lambda: sorted(ran["donations"]) == [1, 2, 3])
+        assert not worker.seen.of(ServiceFailed)
+
+
 LOST = {
     "a column of ours": (
         "alter table donations drop duerow_error",
@@ -310,6 +344,57 @@ async def test_a_table_that_cannot_be_claimed_from_is_told_of_at_start(
     with pytest.raises((RegistrationError, NotFound, UsageError), match=what) as raised:
         await drained(app, db_url)
     assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("listed", "what", "why"),
+    [
+        (None, "worker.sources does not list 'donations'", "audits do not look at it"),
+        ("id", "describes 'donations' differently", "due is 'id' there, 'next_at' here"),
+        ("next_at", "row level security of public.donations applies to role clerk", "never"),
+    ],
+)
+async def test_what_keeps_no_row_from_running_is_told_of_at_start(
+    db_url: str, apg: asyncpg.Connection, listed: str | None, what: str, why: str
+) -> None:
+    await make_donations(apg, 1)
+    if listed:
+        await apg.execute(
+            "insert into worker.sources (name, table_oid, table_name, key, due, index_name) values"
+            " ('donations', 'donations'::regclass, 'public.donations', '{id}', $1,"
+            " 'duerow_due_donations')",
+            listed,
+        )
+    async with contextlib.AsyncExitStack() as stack:
+        if "role clerk" in what:
+            role = await stack.enter_async_context(a_clerk(apg))
+            db_url, what = db_url.replace("duerow@", f"{role}@"), what.replace("clerk", role)
+        app = App()
+        handler_of(app, "donations")
+        one = await drained(app, db_url)
+    [caution] = one.seen.of(SourceCaution)
+    assert what in caution.what
+    assert why in caution.why
+    assert caution.next
+    assert [type(event) for event in one.seen.events[:2]] == [WorkerStarted, SourceCaution]
+    assert len(one.seen.of(RowSettled)) == 1
+
+
+@contextlib.asynccontextmanager
+async def a_clerk(apg: asyncpg.Connection) -> AsyncIterator[str]:
+    """A role to whom policies apply; they hide nothing from it."""
+    role = f"clerk_{uuid.uuid4().hex[:8]}"
+    await apg.execute(
+        f"create role {role} login; grant usage on schema worker to {role};"
+        f"grant all on all tables in schema public, worker to {role};"
+        f"grant all on all sequences in schema public, worker to {role};"
+        "alter table donations enable row level security;"
+        f"create policy own on donations to {role} using (true)"
+    )
+    try:
+        yield role
+    finally:
+        await apg.execute(f"drop owned by {role}; drop role {role}")
 
 
 async def test_two_handlers_of_one_table(db_url: str, apg: asyncpg.Connection) -> None:

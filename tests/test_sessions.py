@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from tests.facts import until
+from tests.facts import alone, until
 from tests.workers import Running, drained, job, put, running
 from worker import App, Cancel, Context, Dead, Retry, RetryPolicy, Snooze
 from worker.events import RowLost, RowSettled
@@ -180,14 +180,18 @@ async def test_both_roll_back_when_the_claim_was_lost_meanwhile(
     [key] = await put(apg, "write")
     async with running(app, db_url, concurrency=1) as one:
         await until(begun.is_set)
-        await apg.execute("update worker.jobs set token = token + 1, owner = 999999")
+        other = await apg.fetchval(
+            "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease)"
+            " values ('other', 'h', 1, '0', '{}', '{}', 1, '1 h') returning id"
+        )
+        await apg.execute("update worker.jobs set token = token + 1, owner = $1", other)
         go.set()
         await until(lambda: one.seen.of(RowLost))
         await until(lambda: one.worker._settler.idle.is_set())
         row = await job(apg, key)
-        assert (row["state"], row["worker"], row["token"]) == ("running", 999999, 2)
+        assert (row["state"], row["worker"], row["token"]) == ("running", other, 2)
         assert await effects() == []
-        assert await apg.fetchval("select lost from worker.workers") == 1
+        assert await apg.fetchval("select sum(lost) from worker.workers") == 1
         [record] = await apg.fetch("select outcome, token, message from worker.attempts")
         assert tuple(record) == ("lost", 1, "refused: a session's commit")
     assert one.report is not None
@@ -267,6 +271,7 @@ async def test_a_handler_that_hangs_for_ever_keeps_neither_locks_nor_connections
             release.set()
     finally:
         release.set()
+        await alone()
     assert await effects() == [-1]
 
 

@@ -89,6 +89,7 @@ class TestPrecedence:
             "connect_timeout": 5,
             "max_rss_mb": None,
             "worker_name": None,
+            "health": None,
             "listen": True,
         }
         assert set(settings.origins().values()) == {"default"}

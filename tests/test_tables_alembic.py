@@ -387,7 +387,7 @@ def test_no_project_is_here(tmp_path: Path, db_url: str, pg: Connection) -> None
         "  why:  neither alembic.ini, nor [tool.alembic] in pyproject.toml, nor versions/ lies "
         "there\n"
         "  next: --alembic-dir PATH, or --sql to get SQL instead "
-        "(worker tables add ... --sql | psql)\n"
+        "(... --sql | worker db psql)\n"
     )
 
 

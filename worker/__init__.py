@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.batching import Batching
     from worker.context import Context
     from worker.errors import DuerowError, PayloadInvalid
+    from worker.fair import Fair
     from worker.items import Batch, Item
     from worker.job import Job
     from worker.lazy import Lazy
@@ -39,6 +40,7 @@ __all__ = [
     "Dead",
     "DuerowError",
     "Enqueued",
+    "Fair",
     "Item",
     "Job",
     "Lazy",
@@ -62,6 +64,7 @@ _HOMES = {
     "batching": ("Batching",),
     "context": ("Context",),
     "errors": ("DuerowError", "PayloadInvalid"),
+    "fair": ("Fair",),
     "items": ("Batch", "Item"),
     "job": ("Job",),
     "lazy": ("Lazy",),

@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 from worker.batching import Batching
 from worker.errors import RegistrationError
 from worker.events import Observer
+from worker.fair import Fair
 from worker.job import Job
 from worker.recurrence import Recurrence
 from worker.redrive import Redrive
@@ -76,6 +77,7 @@ class App:
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
         redrive: Redrive | None = None,
+        fair: Fair | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def handler(
@@ -87,12 +89,14 @@ class App:
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
         redrive: Redrive | None = None,
+        fair: Fair | None = None,
     ) -> Any:
         """Registers a function as the handler of a kind (default: the function's name).
 
         timeout: seconds one run may take; 0 for no limit; default: the worker's `timeout`.
         retry: what follows a failure; default: 12 attempts, two seconds apart and doubling.
         redrive: when a dead job is run again without anybody asking; default: never.
+        fair: how tenants take turns; default: rows are taken as they fell due, whoever's they are.
         Raises RegistrationError where the function could not work as a handler.
         """
 
@@ -101,7 +105,13 @@ class App:
                 function = function._function
             name = kind if isinstance(kind, str) else getattr(function, "__name__", "")
             handler = build_handler(
-                name, function, queue=queue, retry=retry, timeout=timeout, redrive=redrive
+                name,
+                function,
+                queue=queue,
+                retry=retry,
+                timeout=timeout,
+                redrive=redrive,
+                fair=fair,
             )
             self.registry.add(handler)
             return Task(function, handler)
@@ -121,6 +131,7 @@ class App:
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
         redrive: Redrive | None = None,
+        fair: Fair | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]:
         """Registers a function that takes several jobs of a kind in one call.
 
@@ -143,6 +154,7 @@ class App:
                 retry=retry,
                 timeout=timeout,
                 redrive=redrive,
+                fair=fair,
                 batching=batching,
             )
             self.registry.add(handler)
@@ -160,6 +172,7 @@ class App:
         due: str,
         where: str | None = None,
         tenant: str | None = None,
+        per_tenant: int | None = None,
         order: str | None = None,
         every: float | dt.timedelta | None = None,
         from_: Literal["due", "now"] = "due",
@@ -179,6 +192,8 @@ class App:
         name: of the source, in logs, audits and `queues pause`; the table's name unless `table`
             says another ("shop.orders", '"Mixed Case"').
         key, due, where, tenant, order: see TableSpec.
+        per_tenant: tenants take turns, with so many rows of one in one claim, see Fair; it needs
+            the index that `worker tables add --tenant ... --per-tenant` makes.
         every, from_, catch_up, jitter: see Recurrence; durations in seconds or as timedelta. The
             handler may return the next due time itself, as a datetime or as a timedelta from now.
             With neither, a row that succeeded is never due again: its due column becomes null.
@@ -207,7 +222,9 @@ class App:
             where=where,
             tenant=tenant,
             order=order,
+            by_tenant=per_tenant is not None,
         )
+        fair = None if per_tenant is None else Fair(per_tenant)
         batching = Batching(batch) if isinstance(batch, int) else batch
         recurrence = Recurrence(
             every=None if every is None else _seconds(every),
@@ -224,6 +241,7 @@ class App:
                 retry=retry,
                 timeout=timeout,
                 redrive=redrive,
+                fair=fair,
                 spec=spec,
                 recurrence=recurrence,
                 batching=batching,

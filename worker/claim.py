@@ -6,6 +6,10 @@ the floor, the last row taken from its stream. Rows can still turn up behind the
 released, swept, or committed late. The *look* finds them: it lists the streams anew and claims
 from the beginning. It costs what lies in front, so it is rationed: after a look that took d
 seconds the next comes no sooner than 10 d later, and no later than a second if that allows.
+
+Streams whose tenants take turns are claimed in two parts: tenant by tenant, and, a tenth of the
+rows and whatever the first part leaves of the room, in the order of due times as any other stream.
+While all that is due is taken at once there is nothing to share out, and only the second part runs.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from worker.events import Events, RowsClaimed, SourceFailed
+from worker.fair import Turns
 from worker.link import Blocked, Link, LinkDown
 from worker.row import Row
 from worker.source import BEGINNING, Source, Stream
@@ -38,6 +43,9 @@ class Claimer:
         self._events = events
         self._streams: list[Stream] = []
         self._turn = 0
+        self._turns: dict[tuple[str, str, int], Turns] = {}
+        self._crowded = True  # more may be due than one claim takes
+        self._plain_took = 0.0  # seconds, the last time
         self._look_from = 0.0  # no look before this moment
         self._look_by = 0.0  # a look is owed from this moment on
         self.unsure = False  # a claim's answer never came: some row may be ours unknown to us
@@ -56,9 +64,9 @@ class Claimer:
         self.looked = False
         try:
             if started < max(self._look_by, self._look_from):
-                rows = await self._take(self._streams, limit, worker, floors=True)
+                await self._take(rows, self._streams, limit, worker, floors=True)
             if len(rows) < limit and time.monotonic() >= self._look_from:
-                rows += await self._look(limit - len(rows), worker)
+                await self._look(rows, limit, worker)
                 self.looked = True
         except Exception:
             if not rows:
@@ -89,13 +97,13 @@ class Claimer:
         """Seconds until the ration allows a look."""
         return max(0.0, self._look_from - time.monotonic(), self.rests_until - time.monotonic())
 
-    async def _look(self, limit: int, worker: int) -> list[Row]:
+    async def _look(self, rows: list[Row], limit: int, worker: int) -> None:
         started = time.monotonic()
         floors = {(s.queue, s.kind, s.priority): s.floor for s in self._streams}
         self._streams = await self._source.streams(self._link)
         for stream in self._streams:
             stream.floor = floors.get((stream.queue, stream.kind, stream.priority), BEGINNING)
-        rows = await self._take(self._streams, limit, worker, floors=False)
+        await self._take(rows, self._streams, limit, worker, floors=False)
         if len(rows) < limit:  # that was all: nothing else lies behind the floors
             for stream in self._streams:
                 before = floors.get((stream.queue, stream.kind, stream.priority), BEGINNING)
@@ -104,19 +112,56 @@ class Claimer:
         ended = time.monotonic()
         self._look_from = ended + min(LOOK_PAUSE_MOST, LOOK_SHARE * (ended - started))
         self._look_by = max(self._look_from, ended + LOOK_EVERY)
-        return rows
 
     async def _take(
-        self, streams: list[Stream], limit: int, worker: int, *, floors: bool
-    ) -> list[Row]:
+        self, rows: list[Row], streams: list[Stream], limit: int, worker: int, *, floors: bool
+    ) -> None:
+        """Appends to `rows` until they are `limit`."""
         if not streams:
-            return []
+            return
         ordered = self._in_turn(streams)
+        if self._crowded and any(stream.fair for stream in streams):
+            for fair, group in itertools.groupby(ordered, key=lambda s: s if s.fair else None):
+                if len(rows) < limit and fair is not None:
+                    await self._take_by_turns(rows, fair, limit, worker)
+                if len(rows) < limit:
+                    await self._take_plain(rows, list(group), limit, worker, floors=floors)
+        else:
+            await self._take_plain(rows, ordered, limit, worker, floors=floors)
+        self._crowded = len(rows) >= limit
+
+    async def _take_plain(
+        self, rows: list[Row], streams: list[Stream], limit: int, worker: int, *, floors: bool
+    ) -> None:
+        started = time.monotonic()
         self.unsure = True
-        rows = await self._source.claim(self._link, ordered, floors, limit, worker)
+        taken = await self._source.claim(self._link, streams, floors, limit - len(rows), worker)
         self.unsure = False
-        self._move_floors(ordered, rows, floors=floors)
-        return rows
+        self._plain_took = time.monotonic() - started
+        self._move_floors(streams, taken, floors=floors)
+        rows += taken
+
+    async def _take_by_turns(
+        self, rows: list[Row], stream: Stream, limit: int, worker: int
+    ) -> None:
+        """Up to the tenants' share of the room: at most one listing, and those whom it gave."""
+        assert stream.fair is not None
+        place = (stream.queue, stream.kind, stream.priority)
+        turns = self._turns.get(place) or self._turns.setdefault(place, Turns(stream.fair))
+        started = time.monotonic()
+        most_rows = len(rows) + turns.share(limit - len(rows))
+        if len(rows) < most_rows and turns.lacks(most_rows - len(rows)):
+            turns.listed(await self._source.tenants(self._link, stream, turns.after))
+        while room := most_rows - len(rows):
+            asked, most = turns.next(room)
+            if not asked:
+                break
+            self.unsure = True
+            taken = await self._source.claim_tenants(self._link, stream, asked, most, room, worker)
+            self.unsure = False
+            rows += taken
+            turns.served(asked, most, [row.tenant for row in taken], full=len(taken) == room)
+        turns.took(time.monotonic() - started, self._plain_took)
 
     def _in_turn(self, streams: list[Stream]) -> list[Stream]:
         """Highest priority first; the kinds of one priority take turns at being first."""

@@ -192,6 +192,17 @@ class SourceFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SourceCaution(Event):
+    """What should be known of an adopted table, and keeps no row from being claimed."""
+
+    name: ClassVar[str] = "source.caution"
+    source: str
+    what: str
+    why: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceFailed(Event):
     """One of the worker's own services raised. It is restarted."""
 

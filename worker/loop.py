@@ -184,6 +184,11 @@ class Loop:
         self._trial.end()
 
     @property
+    def slots(self) -> int:
+        """How many runs there may be at once, as it is now."""
+        return self._slots
+
+    @property
     def buffered(self) -> int:
         return len(self._buffer) + (self._trial.waiting is not None)
 

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from worker.batching import Batching
 from worker.errors import RegistrationError, UnknownKind
+from worker.fair import Fair
 from worker.outcome import storable
 from worker.payload import ASYNC_SESSIONS, Signature, read_signature
 from worker.recurrence import Recurrence
@@ -40,6 +41,7 @@ class Handler:
     timeout: seconds one run may take, or None for the worker's default, or 0 for no limit.
     table: the adopted table whose rows it runs; None for jobs.
     redrive: when its dead rows are run again; None for never.
+    fair: how tenants take turns; None for the order of due times, whoever's a row is.
     batching: how its rows are put together, if it takes several at once.
     """
 
@@ -52,6 +54,7 @@ class Handler:
     is_async: bool
     table: Adopted | None = None
     redrive: Redrive | None = None
+    fair: Fair | None = None
     batching: Batching | None = None
 
 
@@ -63,6 +66,7 @@ def build_handler(
     retry: RetryPolicy | None,
     timeout: float | None,
     redrive: Redrive | None = None,
+    fair: Fair | None = None,
     spec: TableSpec | None = None,
     recurrence: Recurrence | None = None,
     batching: Batching | None = None,
@@ -71,6 +75,7 @@ def build_handler(
     _check_name("kind", kind)
     _check_name("queue", queue)
     _check_options(kind, retry, timeout, redrive)
+    _check_fair(kind, fair, spec)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise RegistrationError(
             f"handler of {kind!r} is a generator",
@@ -93,7 +98,17 @@ def build_handler(
         table = _adopted(spec, recurrence or Recurrence(), function, signature)
     retry = retry or RetryPolicy()
     return Handler(
-        kind, function, queue, signature, retry, timeout, is_async, table, redrive, batching
+        kind,
+        function,
+        queue,
+        signature,
+        retry,
+        timeout,
+        is_async,
+        table,
+        redrive,
+        fair,
+        batching,
     )
 
 
@@ -152,6 +167,28 @@ def _check_options(kind: str, retry: object, timeout: object, redrive: object) -
         )
     if not timeout >= 0:
         raise RegistrationError(f"handler of {kind!r}: timeout={timeout} is not 0 or more seconds")
+
+
+def _check_fair(kind: str, fair: object, spec: TableSpec | None) -> None:
+    if fair is None:
+        return
+    if not isinstance(fair, Fair):
+        raise RegistrationError(
+            f"handler of {kind!r}: fair is a {type(fair).__name__}",
+            hint="fair=Fair(per_tenant=10)",
+        )
+    if spec is not None and spec.tenant is None:
+        raise RegistrationError(
+            f"table {kind!r}: per_tenant is said, and no tenant",
+            why="rows of one tenant are those with the same value in the tenant's column",
+            hint="@app.rows(..., tenant='org_id', per_tenant=10)",
+        )
+    if spec is not None and spec.order is not None:
+        raise RegistrationError(
+            f"table {kind!r}: per_tenant and order are both said",
+            why="within a tenant rows are taken by their due times",
+            hint="leave one of them out",
+        )
 
 
 class Registry:

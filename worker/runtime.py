@@ -28,12 +28,14 @@ from worker.events import (
     Events,
     ServiceFailed,
     SlotsChanged,
+    SourceCaution,
     WorkerDraining,
     WorkerFenced,
     WorkerStarted,
     WorkerStopped,
 )
 from worker.execute import Executor
+from worker.health import Health
 from worker.heartbeat import GRACE_PASSED, Heartbeat
 from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
 from worker.listen import Listener
@@ -46,7 +48,6 @@ from worker.sessions import Sessions
 from worker.settings import Settings
 from worker.settle import Settler
 from worker.source import Source
-from worker.sources.adopt import adopted, refuse_shared
 from worker.sources.jobs import Jobs
 from worker.url import DatabaseURL, connect
 
@@ -106,7 +107,11 @@ class Worker:
         self.events = Events(app.observers)
         self.worker_id: int | None = None
         self.server: Server | None = None  # known once the run has begun
+        self.health = (
+            None if settings.health is None else Health(settings.health, self._health_told)
+        )
         self._assembled = False
+        self._cautions: list[SourceCaution] = []
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._fenced = asyncio.Event()
@@ -177,13 +182,18 @@ class Worker:
     async def _sources(self) -> list[Source]:
         """The sources of the rows that this app has handlers for. Raises what is wrong with an
         adopted table, before anything is claimed."""
-        sources: list[Source] = [Jobs(self._pairs)] if self._pairs else []
+        fair = {h.kind: h.fair for h in self._app.registry.jobs if h.fair is not None}
+        sources: list[Source] = [Jobs(self._pairs, fair)] if self._pairs else []
         handlers = [handler for handler in self._app.registry if handler.queue in self.queues]
         tables = [handler for handler in handlers if handler.table is not None]
         if tables:
+            # 0.7 MB that a worker of jobs alone can do without
+            from worker.sources.adopt import adopted, refuse_shared
+
             connection = await connect(self._url, timeout=self._settings.connect_timeout)
             try:
-                rows = [await adopted(connection, handler) for handler in tables]
+                tell = self._cautions.append
+                rows = [await adopted(connection, handler, tell) for handler in tables]
             finally:
                 await connection.close(timeout=2)
             refuse_shared(rows)
@@ -295,9 +305,25 @@ class Worker:
             Service("fence", self._watch_fence, events, link=self._claim_link),
         ]
 
+    def _health_told(self) -> dict[str, Any]:
+        """ready: it takes rows. pools: of sessions, by their kind."""
+        draining = self._stop_by is not None
+        return {
+            "ready": self.worker_id is not None and self._claim_link.connected and not draining,
+            "draining": draining,
+            "worker": self.worker_id,
+            "name": self.name,
+            "slots": self._loop.slots,
+            "running": len(self._executor.running),
+            "settled": self._settler.settled,
+            "pools": self._sessions.use(),
+        }
+
     # --- running ---------------------------------------------------------------------------
 
     async def _start(self, server: Server) -> None:
+        if self.health is not None:
+            await self.health.start()
         await self._sessions.start(
             handler.signature.session_kind
             for handler in self._app.registry
@@ -308,6 +334,8 @@ class Worker:
         self.events.emit(
             WorkerStarted(self.worker_id, self.name, self.queues, self.kinds, self._settings.slots)
         )
+        for caution in self._cautions:
+            self.events.emit(caution)
 
     async def _register(self) -> int:
         settings = self._settings
@@ -326,7 +354,7 @@ class Worker:
         except LinkDown as error:
             if self.worker_id is None and not self._fenced.is_set():
                 raise DatabaseUnreachable(
-                    error.what, why=error.why, hint="worker doctor"
+                    error.what, why=error.why, hint="worker db status"
                 ) from error
             raise
 
@@ -448,6 +476,8 @@ class Worker:
         await asyncio.wait(services, timeout=2)
         with contextlib.suppress(LinkDown):
             await self._leave()
+        if self.health is not None:
+            await self.health.close()
         await self._sessions.close()
         self._executor.close()
         for link in (self._claim_link, self._settle_link, self._ear):

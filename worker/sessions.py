@@ -53,6 +53,7 @@ class Sessions:
         self._timeout = timeout
         self._pools: dict[str, Any] = {}
         self._places: dict[str, asyncio.Semaphore | threading.Semaphore] = {}
+        self._used: dict[str, set[Seat]] = {}
         self._closers: list[Callable[[], Any]] = []
 
     async def start(self, kinds: Iterable[str]) -> None:
@@ -61,6 +62,7 @@ class Sessions:
         for kind in sorted(set(kinds)):
             of = asyncio if kind in ASYNC_SESSIONS else threading
             self._places[kind] = of.Semaphore(self._size)
+            self._used[kind] = set()
             match kind:
                 case "asyncpg":
                     self._pools[kind] = await self._start_asyncpg()
@@ -85,7 +87,7 @@ class Sessions:
         except TimeoutError:
             raise self._none_free() from None
         seat.waited = time.monotonic() - began
-        seat.take(place.release)
+        self._seat(kind, seat)
         try:
             async with self._open_async(kind, seat) as session:
                 yield session
@@ -100,12 +102,29 @@ class Sessions:
         if not place.acquire(timeout=self._timeout):
             raise self._none_free()
         seat.waited = time.monotonic() - began
-        seat.take(place.release)
+        self._seat(kind, seat)
         try:
             with self._open_sync(kind, seat) as session:
                 yield session
         finally:
             seat.leave()
+
+    def use(self) -> dict[str, dict[str, int]]:
+        """For each kind of session how many may be open at once, and how many are."""
+        return {
+            kind: {"size": self._size, "in_use": len(used)} for kind, used in self._used.items()
+        }
+
+    def _seat(self, kind: str, seat: Seat) -> None:
+        """It has a place of this kind until it leaves, or is cut."""
+        used, place = self._used[kind], self._places[kind]
+        used.add(seat)
+
+        def release() -> None:
+            used.discard(seat)
+            place.release()
+
+        seat.take(release)
 
     @asynccontextmanager
     async def _open_async(self, kind: str, seat: Seat) -> AsyncIterator[Any]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from worker.fair import Fair, Listing
 from worker.link import Link
 from worker.row import Row
 from worker.transition import Transition
@@ -26,6 +27,7 @@ class Stream:
 
     floor: (due_at, id) of the last row taken from it.
     next_due: when its next row falls due, as far as is known, on time.monotonic()'s clock.
+    fair: how its tenants take turns, if they do.
     """
 
     queue: str
@@ -33,6 +35,7 @@ class Stream:
     priority: int
     floor: tuple[dt.datetime, int] = BEGINNING
     next_due: float | None = None
+    fair: Fair | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +75,23 @@ class Source(Protocol):
 
     async def streams(self, link: Link) -> list[Stream]:
         """The streams that have live rows, highest priority first."""
+
+    async def tenants(self, link: Link, stream: Stream, after: str | None) -> Listing:
+        """The next tenants of a fair stream that have a due row, in their order; behind the last
+        comes the first. after: where the last listing ended; None to begin anywhere. Visits a
+        bounded number of tenants."""
+
+    async def claim_tenants(
+        self,
+        link: Link,
+        stream: Stream,
+        tenants: Sequence[str],
+        most: int,
+        limit: int,
+        worker: int,
+    ) -> list[Row]:
+        """At most `limit` due rows of a fair stream, at most `most` of each of these tenants, who
+        are served in this order."""
 
     def key(self, record: Any) -> Any:
         """The row's key in a record that settle or confirm gave."""

@@ -88,6 +88,10 @@ create table worker.jobs (
 -- order of (due_at, id). The kind stands in front so that rows nobody here can run, however many,
 -- are never walked over.
 create index jobs_due on worker.jobs (queue, kind, priority, due_at, id);
+-- For fair claims, tenant by tenant. Jobs without a tenant are not in it and pay nothing for it. What
+-- least() gives is due_at, in words that no other index has: where tenants are few the planner takes
+-- an index on due_at for as good, and walks over a large tenant's rows to find a small one's.
+create index jobs_tenant on worker.jobs (queue, kind, priority, tenant, (least(due_at, 'infinity')), id) where tenant is not null;
 create unique index jobs_unique on worker.jobs (kind, unique_key) where unique_key is not null;
 
 -- Keys that stay taken for a period, whatever became of the job.
@@ -164,16 +168,17 @@ create table worker.queues (
 -- Tables of the user's own that were adopted. `tables add` writes it; the worker itself reads the
 -- catalog at start. `table_oid` finds a table that was renamed since.
 create table worker.sources (
-    name       text primary key,
-    table_oid  oid not null,
-    table_name text not null,
-    key        text[] not null,
-    due        text not null,
-    condition  text,
-    tenant     text,
-    index_name text not null,
-    added_at   timestamptz not null default now(),
-    added_by   text not null default current_user
+    name         text primary key,
+    table_oid    oid not null,
+    table_name   text not null,
+    key          text[] not null,
+    due          text not null,
+    condition    text,
+    tenant       text,
+    index_name   text not null,
+    tenant_index text,  -- for fair claims, null where tenants take no turns
+    added_at     timestamptz not null default now(),
+    added_by     text not null default current_user
 );
 
 create table worker.chores (
@@ -240,6 +245,78 @@ create view worker.attempt_log as
            null, null, null, null, null
       from worker.jobs_finished
      where state = 'done';
+
+-- Rows of adopted tables that have a due time, for audits in plain SQL; they run as who asks. Each table
+-- is read by its due index.
+--   states  due, running, retrying, scheduled, dead, cancelled; lines: most rows of one table, the earliest then
+-- A table that cannot be read (it is gone, or locked for a second, or a privilege is missing) gives one
+-- row, of state 'unreadable', that says why as its last_error.
+create function worker.adopted_rows(states text[], lines bigint default null)
+returns table (source text, row_key text, state text, due_at timestamptz, tenant text, attempt integer,
+               crashes integer, token bigint, worker bigint, last_error text)
+language plpgsql stable set lock_timeout = '1s' as $$
+declare
+    one   record;
+    falls text;  -- SQL for the time that decides
+    zone  text;  -- and what makes a timestamptz of it
+    key   text;
+begin
+    for one in
+        select s.*, coalesce(to_regclass(s.table_name), c.oid::regclass) as place
+          from worker.sources s
+          left join pg_catalog.pg_class c on c.oid = s.table_oid
+         order by s.name
+    loop
+        begin
+            if one.place is null then
+                raise exception '% is gone', one.table_name;
+            end if;
+            falls := format('(case when w.duerow_held_for = w.%1$I then w.duerow_retry_at else w.%1$I end)', one.due);
+            select case when 'timestamp'::regtype in (t.oid, t.typbasetype) then ' at time zone ''UTC''' else '' end into zone
+              from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
+             where a.attrelid = one.place and a.attname = one.due;
+            -- as worker.attempts knows the row: see docs/tables.md
+            select case when count(*) = 1 then min(part)
+                        else format('concat_ws('','', %s)', string_agg(
+                             format('replace(replace(%s, ''\'', ''\\''), '','', ''\,'')', part), ', ' order by place)) end into key
+              from (select k.place, format(case when 'timestamptz'::regtype in (t.oid, t.typbasetype)
+                                                then '(w.%I at time zone ''UTC'')::text || ''+00''' else 'w.%I::text' end, k.name) as part
+                      from unnest(one.key) with ordinality as k(name, place)
+                      join pg_catalog.pg_attribute a on a.attrelid = one.place and a.attname = k.name
+                      join pg_catalog.pg_type t on t.oid = a.atttypid) parts;
+            return query execute format(
+                'select %1$L::text, r.* from (
+                    select %2$s as row_key,
+                           case when w.duerow_owner is not null then ''running''
+                                when w.duerow_held_for = w.%3$I and w.duerow_state is not null then w.duerow_state
+                                when not isfinite(%4$s) then ''idle''
+                                when %4$s <= (now()%5$s) then ''due''
+                                when w.duerow_held_for = w.%3$I and w.duerow_attempt > 0 then ''retrying''
+                                else ''scheduled'' end as state,
+                           case when isfinite(%4$s) then %4$s%5$s end as due_at, %6$s as tenant, w.duerow_attempt,
+                           w.duerow_crashes::integer, w.duerow_token, w.duerow_owner, w.duerow_error
+                      from %7$s w
+                     where (' || E'\n%8$s\n' || ') and %4$s >= %9$s and %4$s %10$s
+                     %11$s) r
+                  where r.state = any ($1) limit $2',
+                one.name, key, one.due, falls, zone,
+                case when one.tenant is null then 'null::text' else format('w.%I::text', one.tenant) end,
+                one.place, coalesce(one.condition, 'true'),
+                case when states && '{due,running}' then '''-infinity'''
+                     when states && '{retrying,scheduled}' then '(now()' || zone || ')'
+                     else '''infinity''' end,
+                case when states && '{dead,cancelled}' then '<= ''infinity'''
+                     when states && '{retrying,scheduled}' then '< ''infinity'''
+                     else '<= (now()' || zone || ')' end,
+                case when lines is not null then 'order by ' || falls end)
+            using states, lines;
+        exception when others then
+            return query select one.name, null::text, 'unreadable', null::timestamptz, null::text, null::integer,
+                                null::integer, null::bigint, null::bigint, sqlerrm;
+        end;
+    end loop;
+end
+$$;
 
 -- Makes sure that the daily partitions of a table exist from the day of `since` on, `ahead` days
 -- ahead of today. Returns the names of those it created. Rows that the default partition caught

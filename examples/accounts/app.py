@@ -47,6 +47,7 @@ class Gone(PermanentError):
     due="refresh_due_at",
     where="active",
     tenant="organisation_id",
+    per_tenant=5,  # organisations take turns: one with 10,000 accounts cannot starve one with 20
     every=clock.real(5 * 60),
     # "due": five minutes after it was due, however late it ran. "now": after it has finished.
     from_="now" if os.environ.get("ACCOUNTS_AGAIN") == "now" else "due",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from examples.accounts.scenes import API, Drift, Overlap, Scenes, Speed, Spread, Trouble
+from examples.accounts.scenes import API, Drift, Overlap, Scenes, Share, Speed, Spread, Trouble
 from examples.accounts.table import Accounts
 from examples.common.clock import Clock
 from examples.common.crew import Crew, Member
@@ -22,7 +22,11 @@ def play(stage: Stage) -> bool:
     say(f"scale: {stage.clock}; times are the scenario's")
     say(f"adopted: {accounts.create()}")
     with Crew(stage.url, stage.clock, API) as crew:
-        problems = [*_one_worker(stage, crew, accounts), *_three(stage, crew, accounts)]
+        problems = [
+            *_one_worker(stage, crew, accounts),
+            *_three(stage, crew, accounts),
+            *_two_organisations(stage, crew, accounts),
+        ]
     clock = Clock(stage.clock.scale / FASTER)
     with Crew(stage.url, clock, API) as crew:
         faster = dataclasses.replace(stage, clock=clock)
@@ -45,6 +49,14 @@ def _three(stage: Stage, crew: Crew, accounts: Accounts) -> Iterator[str]:
     for _ in range(2):
         scenes.worker()
     yield from _overlap(scenes.overlap())
+    crew.stop_all()
+
+
+def _two_organisations(stage: Stage, crew: Crew, accounts: Accounts) -> Iterator[str]:
+    scenes = Scenes(stage, crew, accounts)
+    scenes.worker()
+    yield from _share(scenes.share())
+    accounts.retire()
     crew.stop_all()
 
 
@@ -123,6 +135,17 @@ def _overlap(found: Overlap) -> Iterator[str]:
         yield f"{found.twice} accounts were refreshed twice"
     if found.double_starts:
         yield f"{found.double_starts} rows were in two hands at once"
+
+
+def _share(found: Share) -> Iterator[str]:
+    title(f"An organisation of {found.large} accounts and one of {found.small}, one worker")
+    say(f"the {found.small}: {found.seconds:.2f} s, ideal on half of the slots {found.ideal:.0f} s")
+    say(f"if they had to wait behind the {found.large}: {found.queued:.0f} s")
+    say(f"meanwhile refreshed of the {found.large}: {found.meanwhile}")
+    if found.seconds > found.queued / 20:
+        yield "a large organisation starves a small one"
+    if not found.meanwhile:
+        yield "a small organisation stops a large one"
 
 
 def _from_due(found: Drift) -> Iterator[str]:

@@ -78,6 +78,20 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Of a large and a small organisation that fall due together, the large one first. seconds:
+    until the small one's last account was refreshed; ideal: on half of the slots; queued: if it had
+    to wait behind the large one. meanwhile: accounts of the large one that were refreshed."""
+
+    large: int
+    small: int
+    seconds: float
+    ideal: float
+    queued: float
+    meanwhile: int
+
+
+@dataclass(frozen=True, slots=True)
 class Drift:
     """late: seconds that a run began after its due time, at most. off: real seconds by which the
     next due times differ from the ones that they should be, at most."""
@@ -173,6 +187,26 @@ class Scenes:
             sum(count > 1 for count in answered.values()),
             sum(seen["status"] == 429 for seen in requests),
             len(double),
+        )
+
+    def share(self, large: int = 10_000, small: int = 20) -> Share:
+        """An organisation with so many accounts, and a small one."""
+        due = self._accounts.seed([large, small], LEAD)
+        least = ideal([LATENCY] * small, SLOTS // 2)
+
+        def found() -> list[Run] | None:
+            runs = [run for run in self._accounts.runs(due) if run.outcome == "done"]
+            return runs if sum(run.organisation == 2 for run in runs) == small else None
+
+        runs = self._crew.until(found, self._clock.real(least))
+        last = max(run.ended for run in runs if run.organisation == 2)
+        return Share(
+            large,
+            small,
+            self._clock.told(last),
+            least,
+            ideal([LATENCY] * (large + small), SLOTS),
+            sum(run.organisation == 1 and run.ended <= last for run in runs),
         )
 
     def _long_enough(self) -> int:

@@ -99,7 +99,7 @@ class Accounts:
     def seed(self, sizes: Sequence[int], due_in: float) -> dt.datetime:
         """Replaces all accounts by so many for each organisation, a microsecond apart, so that the
         order is known. due_in: real seconds from now until the first is due. Gives that moment."""
-        self._retire()
+        self.retire()
         self._connection.execute("delete from example_accounts.organisations")
         [due] = self._one("select clock_timestamp() + make_interval(secs => %s)", due_in)
         self._connection.execute(SEED, {"sizes": list(sizes), "due": due})
@@ -107,7 +107,7 @@ class Accounts:
         found: dt.datetime = due
         return found
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
         """Waits until no worker has a row in hand. A handler that has updated its row locks its
         organisation when the row is settled; to delete that meanwhile would be a deadlock."""
         self._connection.execute("update example_accounts.accounts set active = false")

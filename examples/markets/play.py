@@ -36,16 +36,17 @@ def _scenes(scenes: Scenes) -> Iterator[str]:
 def _speed(found: list[tuple[str, Speed]]) -> Iterator[str]:
     columns = (
         "handler", "slots", "one by one", "here", "ideal", "above ideal",
-        "pool", "open at most", "in use at most", "pool use",
+        "pool", "open at most", "in use at most", "/healthz says", "pool use",
     )  # fmt: skip
     rows = []
     for way, one in found:
         here = (f"{one.seconds:.2f} s", f"{one.ideal:.1f} s", f"{one.seconds / one.ideal - 1:.1%}")
-        pool = (one.pool.size, one.pool.most_open, one.pool.most_used, f"{one.pool.use:.1%}")
-        rows.append((way, one.slots, f"{one.one_by_one:.0f} s", *here, *pool))
+        pool = (one.pool.size, one.pool.most_open, one.pool.most_used, one.pool.told)
+        use = f"{one.pool.use:.1%}"
+        rows.append((way, one.slots, f"{one.one_by_one:.0f} s", *here, *pool, use))
         if one.missing:
             yield f"{way}: {one.missing} markets have not got their {len(OUTCOMES)} predictions"
-        if one.pool.most_open > one.pool.size:
+        if max(one.pool.most_open, one.pool.told) > one.pool.size:
             yield f"{way}: more connections were open than the pool may have"
     table(columns, rows)
 
@@ -70,6 +71,10 @@ def _kill(way: str, found: Kill) -> Iterator[str]:
         f"{way}: {found.written} predictions written, worker killed, {found.after} there; "
         f"run again: {found.again} there (attempts: {', '.join(found.outcomes)})"
     )
+    used, size = found.told
+    say(f"{way}: before the kill /healthz said: {used} of {size} sessions in use")
+    if (used, size) != (1, 1):
+        yield f"{way}: the health endpoint did not tell of the session"
     # Ids that an earlier scene's late session drew count too: no fewer than these.
     if found.written < len(OUTCOMES) or found.after or not found.claimed:
         yield f"{way}: the predictions and the completion did not stand and fall together"

@@ -1,7 +1,9 @@
-"""How many connections the handlers' pool has open and how many are in use, as the server tells."""
+"""How many connections the handlers' pool has open and how many are in use: as the server tells,
+and as the worker's own health endpoint does."""
 
 from __future__ import annotations
 
+import socket
 import threading
 from dataclasses import dataclass
 from types import TracebackType
@@ -9,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from examples.common import http
 from worker.url import DatabaseURL
 
 EVERY = 0.01  # seconds between two samples
@@ -22,21 +25,37 @@ select count(*), count(*) filter (where state <> 'idle')
 @dataclass(frozen=True, slots=True)
 class PoolUse:
     """most_open, most_used: connections. use: the mean share of `size` that was inside a
-    transaction."""
+    transaction. told: the most in use that the worker told of."""
 
     size: int
     samples: int
     most_open: int
     most_used: int
     use: float
+    told: int
+
+
+def free_address() -> str:
+    """Of this machine, for an endpoint: nobody listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def told(address: str) -> tuple[int, int]:
+    """What the worker's health endpoint says of its pool: sessions in use, and its size."""
+    answer = http.call("GET", "/healthz", url=f"http://{address}")
+    [pool] = answer.body["pools"].values()
+    return pool["in_use"], pool["size"]
 
 
 class PoolWatch:
-    """Samples while the block runs. size: of the pool."""
+    """Samples while the block runs. size: of the pool. health: where the worker tells of it."""
 
-    def __init__(self, url: DatabaseURL, size: int) -> None:
+    def __init__(self, url: DatabaseURL, size: int, health: str) -> None:
         self._url = url
         self._size = size
+        self._health = health
+        self._told: list[int] = []
         self._samples: list[tuple[int, int]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -63,6 +82,7 @@ class PoolWatch:
             max(opened for opened, _ in self._samples),
             max(used),
             sum(used) / len(used) / self._size,
+            max(self._told),
         )
 
     def _watch(self) -> None:
@@ -70,3 +90,4 @@ class PoolWatch:
             while not self._ended.wait(EVERY):
                 row: Any = connection.execute(SAMPLE).fetchone()
                 self._samples.append((row[0], row[1]))
+                self._told.append(told(self._health)[0])

@@ -17,7 +17,7 @@ from examples.common.ideal import ends, ideal
 from examples.common.stage import Stage
 from examples.markets.api import OUTCOMES, seconds
 from examples.markets.market import TIMEOUT
-from examples.markets.pool import PoolUse, PoolWatch
+from examples.markets.pool import PoolUse, PoolWatch, free_address, told
 from examples.markets.table import Markets, Run
 
 API = "examples.markets.api"
@@ -57,13 +57,14 @@ class Hang:
 class Kill:
     """Predictions of one market: written by the session that was killed, there after the kill, and
     there once it has run again. claimed: whether it still was after the kill. outcomes: of its
-    attempts."""
+    attempts. told: sessions in use and the pool's size, by the health endpoint before the kill."""
 
     written: int
     after: int
     again: int
     outcomes: Sequence[str]
     claimed: bool
+    told: tuple[int, int]
 
 
 class Scenes:
@@ -74,11 +75,13 @@ class Scenes:
         self._url = stage.url
         self._crew = crew
         self._markets = markets
+        self._health = ""  # where the last worker tells how it is
 
     def worker(self, way: str, slots: int, pool: int) -> Member:
         """One more, at work."""
         size = ("--concurrency", str(slots), "--pool-size", str(pool))
-        member = self._crew.start(APPS[way], *LOOK, *size)
+        self._health = free_address()
+        member = self._crew.start(APPS[way], *LOOK, *size, "--health", self._health)
         self._crew.until(lambda: self._markets.registered(member.name))
         return member
 
@@ -88,7 +91,7 @@ class Scenes:
         due = self._markets.seed(MARKETS, LEAD)
         durations = [seconds(market) for market in range(1, MARKETS + 1)]
         least = ideal(durations, slots)
-        with PoolWatch(self._url, pool) as watch:
+        with PoolWatch(self._url, pool, self._health) as watch:
             runs = self._ended(due, MARKETS, least)
         self._crew.stop(worker)
         counts = self._markets.predictions().values()
@@ -108,7 +111,7 @@ class Scenes:
         due = self._markets.seed(MARKETS, LEAD)
         durations = [seconds(market) for market in range(1, MARKETS + 1)]
         durations[hangs - 1] = TIMEOUT
-        with PoolWatch(self._url, pool) as watch:
+        with PoolWatch(self._url, pool, self._health) as watch:
             runs = self._ended(due, MARKETS, ideal(durations, slots))
         self._crew.stop(worker)
         self._crew.faults({})
@@ -138,6 +141,7 @@ class Scenes:
             lock.execute("select from example_markets.markets where id = 1 for no key update")
             backend = self._crew.until(self._markets.waiting, self._clock.real(15))
             before = self._markets.written() - written
+            pool = told(self._health)
             self._crew.kill(worker)
             lock.rollback()
         self._crew.until(lambda: not self._markets.alive(backend))
@@ -146,7 +150,7 @@ class Scenes:
         runs = self._ended(due, 2, 15)
         self._crew.stop(second)
         again = self._markets.predictions()[1]
-        return Kill(before, after, again, [run.outcome for run in runs], claimed)
+        return Kill(before, after, again, [run.outcome for run in runs], claimed, pool)
 
     def _ended(self, due: dt.datetime, wanted: int, expected: float) -> list[Run]:
         """The runs since `due`, once they are so many."""

@@ -4,6 +4,10 @@
 -- and slots that are full is a fleet that is too small or an outside system that is slow: look at
 -- throughput_by_minute. Much that is retrying: look at errors_top.
 --
+-- An adopted table is one line, its name is queue and kind; rows that have no due time, or for which its
+-- condition does not hold, are not counted. One that could not be read has no numbers: `worker tables
+-- check` says why.
+--
 -- Columns
 --   queue, kind
 --   due           rows that could run now and wait for a free slot
@@ -17,7 +21,7 @@
 -- Parameters
 --   queue = (any)   this queue only
 --
--- Reads every live row: half a second for a million.
+-- Reads every live row: half a second for a million jobs, some seconds for a million rows of adopted tables.
 select live.queue, live.kind, live.due, date_trunc('milliseconds', now() - live.oldest) as longest_wait,
        live.running, live.retrying, live.scheduled,
        (select count(*) from worker.workers w
@@ -33,5 +37,18 @@ select live.queue, live.kind, live.due, date_trunc('milliseconds', now() - live.
                count(*) filter (where owner is null and due_at > now() and attempt = 0) as scheduled
           from worker.jobs
          where queue = coalesce(nullif(current_setting('duerow.queue', true), ''), queue)
-         group by queue, kind) live
+         group by queue, kind
+         union all
+        select r.source, r.source, counted.due, counted.oldest, counted.running, counted.retrying, counted.scheduled
+          from (select source,
+                       count(*) filter (where state = 'due') as due,
+                       min(due_at) filter (where state = 'due') as oldest,
+                       count(*) filter (where state = 'running') as running,
+                       count(*) filter (where state = 'retrying') as retrying,
+                       count(*) filter (where state = 'scheduled') as scheduled,
+                       count(*) filter (where state = 'unreadable') as unreadable
+                  from worker.adopted_rows('{due,running,retrying,scheduled}')
+                 where source = coalesce(nullif(current_setting('duerow.queue', true), ''), source)
+                 group by source) r
+          left join lateral (select r.*) counted on r.unreadable = 0) live
  order by live.oldest, live.queue, live.kind;

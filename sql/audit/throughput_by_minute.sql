@@ -10,7 +10,7 @@
 --   other         snoozed, cancelled, released at a stop
 --   crashed       cut short: the worker died or fell silent
 --   mean_run_ms   of the runs that are done
---   mean_wait_ms  from due to claimed, of the runs that are done
+--   mean_wait_ms  from due to claimed, of the jobs that are done; of adopted tables it is not kept
 --
 -- Parameters
 --   since = 60 minutes   how far back to look; whole minutes
@@ -22,27 +22,27 @@ with asked as materialized (
     select date_trunc('minute', now() - coalesce(nullif(current_setting('duerow.since', true), ''), '60 minutes')::interval) as since,
            coalesce((select max(minute) from worker.stats) - interval '1 minute', '-infinity') as rolled
 ), ended as (
-    select minute, outcome, count, run_ms, wait_ms
+    select minute, source, outcome, count, run_ms, wait_ms
       from worker.stats
      where minute >= (select since from asked) and minute < (select rolled from asked)
        and queue = coalesce(nullif(current_setting('duerow.queue', true), ''), queue)
        and kind = coalesce(nullif(current_setting('duerow.kind', true), ''), kind)
     union all
-    select date_trunc('minute', finished_at), state, count(*), sum(run_ms),
+    select date_trunc('minute', finished_at), 'jobs', state, count(*), sum(run_ms),
            sum(greatest(0, 1000 * extract(epoch from claimed_at - due_at)))
       from worker.jobs_finished
      where finished_at >= (select greatest(since, rolled) from asked)
        and queue = coalesce(nullif(current_setting('duerow.queue', true), ''), queue)
        and kind = coalesce(nullif(current_setting('duerow.kind', true), ''), kind)
-     group by 1, 2
+     group by 1, 2, 3
     union all
-    select date_trunc('minute', ended_at), outcome, count(*), 0, 0
+    select date_trunc('minute', ended_at), source, outcome, count(*), sum(1000 * extract(epoch from ended_at - started_at)), 0
       from worker.attempts
      where ended_at >= (select greatest(since, rolled) from asked)
        and (source <> 'jobs' or outcome not in ('dead', 'cancelled'))
        and queue = coalesce(nullif(current_setting('duerow.queue', true), ''), queue)
        and kind = coalesce(nullif(current_setting('duerow.kind', true), ''), kind)
-     group by 1, 2
+     group by 1, 2, 3
 )
 select minute,
        coalesce(sum(count) filter (where outcome = 'done'), 0)::bigint as done,
@@ -51,7 +51,8 @@ select minute,
        coalesce(sum(count) filter (where outcome in ('snooze', 'cancelled', 'released')), 0)::bigint as other,
        coalesce(sum(count) filter (where outcome = 'crashed'), 0)::bigint as crashed,
        round(sum(run_ms) filter (where outcome = 'done') / nullif(sum(count) filter (where outcome = 'done'), 0), 1) as mean_run_ms,
-       round(sum(wait_ms) filter (where outcome = 'done') / nullif(sum(count) filter (where outcome = 'done'), 0), 1) as mean_wait_ms
+       round(sum(wait_ms) filter (where outcome = 'done' and source = 'jobs')
+             / nullif(sum(count) filter (where outcome = 'done' and source = 'jobs'), 0), 1) as mean_wait_ms
   from generate_series((select since from asked), now(), '1 minute') as minute
   left join ended using (minute)
  group by minute

@@ -1,6 +1,7 @@
--- Lists the queues that have live jobs, are served by a live worker, or are paused.
+-- Lists the queues that have live jobs, are served by a live worker, or are paused. The rows of an adopted table
+-- are a queue of its name.
 --
--- gives  queue; due, scheduled, retrying, running: live jobs by state; oldest_due: seconds that the first of the due
+-- gives  queue; due, scheduled, retrying, running: live rows by state; oldest_due: seconds that the first of the due
 --        has waited; workers: live ones that serve it; paused_at, paused_by, reason.
 with counted as (
     select queue,
@@ -11,6 +12,15 @@ with counted as (
            min(due_at) filter (where owner is null and due_at <= now()) as first_due
       from worker.jobs
      group by queue
+     union all
+    select source,
+           count(*) filter (where state = 'due'),
+           count(*) filter (where state = 'scheduled'),
+           count(*) filter (where state = 'retrying'),
+           count(*) filter (where state = 'running'),
+           min(due_at) filter (where state = 'due')
+      from worker.adopted_rows('{due,scheduled,retrying,running}')
+     group by source
 ), served as (
     select queue, count(*) as workers
       from worker.workers w cross join unnest(w.queues) as queue

@@ -65,7 +65,7 @@ with wanted as (
           select tree.relid
             from relation r
             join pg_catalog.pg_index i on i.indrelid = r.oid
-            join pg_catalog.pg_class c on c.oid = i.indexrelid and c.relkind = 'I' and left(c.relname, 11) = 'duerow_due_'
+            join pg_catalog.pg_class c on c.oid = i.indexrelid and c.relkind = 'I' and c.relname ~ '^duerow_(due|tenant)_'
            cross join lateral pg_partition_tree(i.indexrelid) as tree) listed
       join pg_catalog.pg_index i on i.indexrelid = listed.indexrelid
       join pg_catalog.pg_class c on c.oid = i.indexrelid
@@ -88,7 +88,7 @@ with wanted as (
 ), registrations as (
     select jsonb_agg(jsonb_build_object(
                'name', s.name, 'table', s.table_name, 'key', s.key, 'due', s.due, 'condition', s.condition,
-               'tenant', s.tenant, 'index', s.index_name) order by s.added_at) as found
+               'tenant', s.tenant, 'index', s.index_name, 'tenant_index', s.tenant_index) order by s.added_at) as found
       from worker.sources s
       join relation r on s.table_oid = r.oid or s.table_name = r.written
 )

@@ -1,11 +1,11 @@
--- The statements that give a partitioned table the claim's index, as far as it lacks it. Postgres
+-- The statements that give a partitioned table one of our indexes, as far as it lacks it. Postgres
 -- builds none CONCURRENTLY on the whole: an empty one on each table that has partitions, one
 -- CONCURRENTLY on each partition, and these are attached to those, the lowest first.
 with tree as (
     select t.relid, t.parentrelid, t.isleaf, t.level, c.relname, n.nspname,
            case when t.level = 0 then {index_name}
-                when octet_length('duerow_due_' || c.relname) <= 63 then 'duerow_due_' || c.relname
-                else 'duerow_due_' || left(encode(sha256(convert_to(c.relname, 'UTF8')), 'hex'), 32) end as own_name
+                when octet_length({prefix} || c.relname) <= 63 then {prefix} || c.relname
+                else {prefix} || left(encode(sha256(convert_to(c.relname, 'UTF8')), 'hex'), 32) end as own_name
       from pg_partition_tree({table}::regclass) as t
       join pg_catalog.pg_class c on c.oid = t.relid
       join pg_catalog.pg_namespace n on n.oid = c.relnamespace

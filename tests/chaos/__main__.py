@@ -20,14 +20,14 @@ from tests.chaos.workload import Jobs, Workload
 from tests.postgres import Cluster
 from worker.migrate import upgrade
 
-ON_ADOPTED = ("kills", "freezes", "restarts", "terminations", "crashes")
+ON_ADOPTED = ("kills", "freezes", "stops", "restarts", "terminations", "crashes", "locks")
 WORKLOADS: dict[str, type[Workload]] = {"--adopted": Adopted, "--session": AdoptedInSession}
 
 
 def main(arguments: list[str]) -> int:
     flags = [argument for argument in arguments if argument.startswith("--")]
     workload = next((WORKLOADS[flag] for flag in flags if flag in WORKLOADS), Jobs)
-    every = RUNS if workload is Jobs else ON_ADOPTED
+    every = [n for n in RUNS if n != "locks"] if workload is Jobs else ON_ADOPTED
     names = [argument for argument in arguments if argument not in flags] or list(every)
     if unknown := {*names} - {*every} | {*flags} - {*WORKLOADS, "--short"}:
         _say(f"no such run: {', '.join(sorted(unknown))}; there are: {', '.join(every)}")

@@ -18,12 +18,22 @@ TABLE = Path(__file__).parent / "adopted.sql"
 
 
 class Adopted(Workload):
-    """A table whose rows are due once. Its handler does what a row's kind says, all in one place:
-    the kinds of ordinary work are one, and rows have no queue, priority or limit of attempts."""
+    """A table with a UUID key whose rows are due once. Its handler does what a row's kind says, all
+    in one place: the kinds of ordinary work are one, and rows have no queue, priority or limit of
+    attempts."""
 
     source = "chaos_rows"
     app = "tests.chaos.adopted_handlers:plain"
+    app_in_thread = "tests.chaos.adopted_handlers:in_thread"
     kind = "work"
+
+    def app_for(self, kind: str) -> str:
+        return self.app_in_thread if kind in ("block_thread", "spin_thread") else self.app
+
+    def put_off(self, db: psycopg.Connection[Any]) -> None:
+        db.execute(
+            f"update {self.source} set due_at = now() + interval '1 h' where due_at <= now()"
+        )
 
     def prepare(self, db: psycopg.Connection[Any], url: str) -> None:
         super().prepare(db, url)
@@ -88,8 +98,9 @@ class Adopted(Workload):
 
     def _meddle(self, url: str, over: threading.Event) -> None:
         change = f"""update {self.source} set note = note + 1
-                      where id in (select 1 + (random() * (select max(id) from {self.source}))::int
-                                     from generate_series(1, 5))"""
+                      where number in (
+                          select 1 + (random() * (select max(number) from {self.source}))::int
+                            from generate_series(1, 5))"""
         while not over.wait(random.uniform(0, 0.02)):
             try:
                 with psycopg.connect(url) as user:
@@ -106,6 +117,7 @@ class AdoptedInSession(Adopted):
 
     source = "chaos_session_rows"
     app = "tests.chaos.adopted_handlers:in_session"
+    app_in_thread = "tests.chaos.adopted_handlers:in_thread_and_session"
     kind = "work_in_session"
 
 

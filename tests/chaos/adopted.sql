@@ -1,7 +1,8 @@
 -- A user's table, and the witness of what happens to it. A row that is not due any more has ended:
 -- that is recorded as a delete, which it is in worker.jobs.
 create table chaos_rows (
-    id     bigint generated always as identity primary key,
+    id     uuid primary key default gen_random_uuid(),
+    number bigint generated always as identity unique,
     due_at timestamptz,
     kind   text not null,
     ms     float8 not null,

@@ -67,12 +67,18 @@ def _make_zombie(scene: Scene, victim: Process, frozen: float) -> int:
     thaws it, and returns how many rows it had been running once it has a new id."""
     fleet, pid = scene.fleet, victim.pid
     lives = _lives(scene, pid)
-    once: list[str] = []
-    if scene.workload.has_priorities:
-        # dead as soon as they are swept: the zombie's result finds a row that is final
-        columns = {"max_attempts": 1, "priority": -1}
-        once = scene.load(2 * fleet.slots * len(fleet.running), "work", columns, ms=500)
-    fleet.until(lambda: _runs_now(scene, pid, once), 30)
+    # Where rows can be limited to one attempt they are dead as soon as they are swept: the zombie's
+    # result finds a row that is final. There they go first, too; elsewhere any row will do.
+    limited = scene.workload.has_priorities
+    columns = {"max_attempts": 1, "priority": -1} if limited else {}
+    added: list[str] = []
+
+    def busy() -> bool:
+        if not added or scene.drained():  # the others may have been quicker
+            added.extend(scene.load(2 * fleet.slots * len(fleet.running), "work", columns, ms=500))
+        return _runs_now(scene, pid, added if limited else ()) > 0
+
+    fleet.until(busy)
     fleet.freeze(victim)
     held = _runs_now(scene, pid)
     fleet.until(lambda: _deaths(scene, pid) == lives and not _holds_rows(scene, pid))

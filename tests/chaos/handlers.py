@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import asyncpg
+import psycopg
 from tenacity import stop_after_attempt, wait_fixed
 
 from tests.chaos.broken import use_broken_sql
@@ -72,6 +73,14 @@ async def write_effect(context: Context, session: asyncpg.Connection) -> None:
         context.row.source,
         str(context.row.key),
         context.row.token,
+    )
+
+
+def write_effect_in_thread(context: Context, session: psycopg.Connection) -> None:
+    """The same through a session of a thread."""
+    session.execute(
+        "insert into chaos.effects (source, key, token) values (%s, %s, %s)",
+        [context.row.source, str(context.row.key), context.row.token],
     )
 
 
@@ -205,4 +214,16 @@ async def sys_exit(context: Context) -> None:
         sys.exit(72)
 
 
-KILLERS = {"exit": exit_at_once, "segfault": segfault, "sys_exit": sys_exit}
+# By kind, for handlers of tables whose rows name one: in the event loop, and in a thread.
+ODD = {
+    "exit": exit_at_once,
+    "segfault": segfault,
+    "sys_exit": sys_exit,
+    "wait": wait,
+    "block_loop": block_loop,
+    "spin_loop": spin_loop,
+    "stubborn": stubborn,
+    "foreign_thread": foreign_thread,
+    "left_thread": left_thread,
+}
+ODD_IN_THREAD = {"block_thread": block_thread, "spin_thread": spin_thread}

@@ -50,7 +50,7 @@ def run(place: Place, size: Size) -> Figures:
             cluster.start()
             backs.append(time.time())
             scene.server_was_away()
-            scene.fleet.until(lambda since=backs[-1]: _first_claim(scene, since) is not None)
+            scene.fleet.until(lambda since=backs[-1]: first_claim(scene, since) is not None)
         scene.fleet.until(scene.drained, 300)
         same = sum(worker.alive for worker in workers)
         codes = scene.fleet.stop_all()
@@ -59,7 +59,7 @@ def run(place: Place, size: Size) -> Figures:
         figures.add("  server away for at most, in s", max(size.away))
         figures.add("worker processes that never exited", same, exactly=size.workers)
         figures.add("workers that stopped in order", codes.count(0), exactly=size.workers)
-        claims = [claim - back for back in backs if (claim := _first_claim(scene, back))]
+        claims = [claim - back for back in backs if (claim := first_claim(scene, back))]
         figures.add("first claim after the server was back, s", max(claims), most=FIRST_CLAIM_MOST)
         figures.add("db.reconnecting lines", len(scene.fleet.events("db.reconnecting")))
         figures.add("  of one process in a second", _busiest_second(scene), most=1)
@@ -69,7 +69,7 @@ def run(place: Place, size: Size) -> Figures:
     return figures
 
 
-def _first_claim(scene: Scene, since: float) -> float | None:
+def first_claim(scene: Scene, since: float) -> float | None:
     """When the first claim after `since` was made."""
     found = scene.one(
         """select extract(epoch from min(at))::float8 from chaos.changes

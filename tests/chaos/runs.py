@@ -6,6 +6,7 @@ from tests.chaos import (
     crashes,
     freezes,
     kills,
+    locks,
     memory,
     restarts,
     signals,
@@ -25,4 +26,5 @@ RUNS = {
     "crashes": crashes,
     "strangers": strangers,
     "signals": signals,
+    "locks": locks,
 }

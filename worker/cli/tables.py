@@ -31,13 +31,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 CHECK_FAILED = 8
 LISTED = ("name", "table", "key", "due", "rows", "due_rows", "claimed", "dead", "oldest_due_s")
+SPEC = ("key", "due", "where", "tenant", "per_tenant", "name")
 FOUND = ("source", "check", "state", "what", "hint")
 
 
 def spec_options(function: F) -> F:
-    """What tells a table that is not registered yet: --key, --due, --where, --tenant, --name."""
+    """What tells a table that is not registered yet: --key, --due, --where, --tenant..."""
     for option in (
         click.option("--name", help="What to call the source; default: the table's name."),
+        click.option("--per-tenant", is_flag=True, help="Tenants take turns: one more index."),
         click.option("--tenant", metavar="COLUMN", help="Whose row it is, for fairness."),
         click.option("--where", metavar="SQL", help="Which rows can be due: \"status = 'active'\""),
         click.option("--due", metavar="COLUMN", help="When a row is due."),
@@ -163,30 +165,37 @@ def check(sources: tuple[str, ...], database_url: str | None, as_json: bool, **g
 def explain(
     source: str, limit: int, analyze: bool, database_url: str | None, as_json: bool, **given: Any
 ) -> None:
-    """The plan of a claim of so many rows, on your own data, and what it costs."""
+    """The plan of a claim of so many rows, on your own data, and what it costs.
+
+    Where tenants take turns, of the claim of ten tenants too.
+    """
     with session(database_url) as connection:
         [spec] = _specs(connection, (source,), given)
         inspection = _inspection(connection)
         described = inspection.describe(spec)
         _refuse(spec, described, adopted=True)
-        plan, faults = inspection.explain(spec, described, limit, analyze=analyze)
-    if as_json:
-        record = {"source": spec.name, "indexes": plan.indexes, "cost": plan.cost}
-        measured = {"seconds": plan.seconds, "rows": plan.rows, "plan": plan.root}
-        show_record({**record, **measured, "faults": [f.what for f in faults]}, as_json=True)
-    else:
-        show_text(str(plan))
-    if plan.seconds is not None:
-        say(f"{plan.rows} rows in {1000 * plan.seconds:.2f} ms, rolled back")
-    for fault in faults:
-        say(str(fault), error=True)
+        explained = [
+            (which, *inspection.explain(spec, described, limit, which, analyze=analyze))
+            for which in spec.indexes
+        ]
+    for which, plan, faults in explained:
+        if as_json:
+            record = {"source": spec.name, "by": which, "indexes": plan.indexes, "cost": plan.cost}
+            measured = {"seconds": plan.seconds, "rows": plan.rows, "plan": plan.root}
+            show_record({**record, **measured, "faults": [f.what for f in faults]}, as_json=True)
+        else:
+            show_text(str(plan))
+        if plan.seconds is not None:
+            say(f"{plan.rows} rows in {1000 * plan.seconds:.2f} ms, rolled back")
+        for fault in faults:
+            say(str(fault), error=True)
 
 
 # -- which table ----------------------------------------------------------------------------------
 
 
 def _said(given: dict[str, Any]) -> dict[str, Any]:
-    return {option: given[option] for option in ("key", "due", "where", "tenant", "name")}
+    return {option: given[option] for option in SPEC}
 
 
 def _where_to(given: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +208,7 @@ def _spec(
     due: str | None,
     where: str | None,
     tenant: str | None,
+    per_tenant: bool,
     name: str | None,
 ) -> TableSpec:
     from worker.tables.names import columns_of, parts_of
@@ -210,6 +220,12 @@ def _spec(
             f"which column of {table} says when a row is due?",
             hint=f"worker tables add {table} --key {key or 'id'} --due COLUMN",
         )
+    if per_tenant and tenant is None:
+        raise UsageError(
+            f"which column of {table} says whose row it is?",
+            why="--per-tenant lets tenants take turns",
+            hint="--tenant COLUMN --per-tenant",
+        )
     return TableSpec(
         name=_source_name(name or bare),
         table=table,
@@ -217,6 +233,7 @@ def _spec(
         due=due,
         where=where,
         tenant=tenant,
+        by_tenant=per_tenant,
     )
 
 
@@ -255,7 +272,7 @@ def _inspection(connection: Connection) -> Inspection:
     from worker.sources.rows import Rows
     from worker.tables.inspection import Inspection
 
-    return Inspection(connection, lambda spec, table: Rows(spec, table, spec.columns).claim_sql)
+    return Inspection(connection, lambda spec, table: Rows(spec, table, spec.columns))
 
 
 def _refuse(spec: TableSpec, described: Description, *, adopted: bool = False) -> None:

@@ -43,6 +43,7 @@ LEVELS = {
     events.DatabaseLost: logging.WARNING,
     events.KindsUnclaimed: logging.WARNING,
     events.SourceFailed: logging.WARNING,
+    events.SourceCaution: logging.WARNING,
     events.ServiceFailed: logging.ERROR,
 }
 """Everything else is INFO; a row that is dead is a WARNING."""

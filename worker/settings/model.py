@@ -199,6 +199,12 @@ class Settings(BaseSettings):
         pattern=r"^[\x21-\x7e]{1,100}$",
         description="Name of this worker in tables and logs; host and process id if none.",
     )
+    health: str | None = Field(
+        None,
+        pattern=r"^\S*:[0-9]{1,5}$",
+        description="Where to tell over HTTP how this worker is, as `127.0.0.1:8080`, or `:8080` "
+        "for all interfaces: /livez, /readyz, /healthz.",
+    )
     listen: bool = Field(
         True, description="Be woken by LISTEN/NOTIFY; without it, rows are found by looking."
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from worker.fair import LIST, VISIT, Fair, Listing, between, listing
 from worker.link import Link
 from worker.row import Row
 from worker.source import BEGINNING, Settlement, Statement, Stream
@@ -16,14 +17,18 @@ class Jobs:
     """worker.jobs.
 
     pairs: the (queue, kind) pairs that this process has handlers for; nothing else is claimed.
+    fair: of the kinds whose tenants take turns.
     """
 
     name = "jobs"
     orphans_every = 600.0  # it reads the whole table
 
-    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, pairs: Sequence[tuple[str, str]], fair: Mapping[str, Fair] | None = None
+    ) -> None:
         self._queues = [queue for queue, _ in pairs]
         self._kinds = [kind for _, kind in pairs]
+        self._fair = fair or {}
 
     async def claim(
         self, link: Link, streams: Sequence[Stream], floors: bool, limit: int, worker: int
@@ -39,18 +44,50 @@ class Jobs:
             limit,
             worker,
         )
-        rows = [Row("jobs", worker, *record) for record in records]
-        rows.sort(key=lambda row: (row.priority, row.due_at, row.key))
-        return rows
+        return _rows(records, worker)
 
     async def streams(self, link: Link) -> list[Stream]:
         records = await link.fetch(statement("claim/streams"), self._queues, self._kinds)
         now = time.monotonic()
         streams = [
-            Stream(queue, kind, priority, BEGINNING, None if next_in is None else now + next_in)
+            Stream(
+                queue,
+                kind,
+                priority,
+                next_due=None if next_in is None else now + next_in,
+                fair=self._fair.get(kind),
+            )
             for queue, kind, priority, next_in in records
         ]
         return sorted(streams, key=lambda stream: stream.priority)
+
+    async def tenants(self, link: Link, stream: Stream, after: str | None) -> Listing:
+        where = (stream.queue, stream.kind, stream.priority)
+        if after is None:
+            [(first, last)] = await link.fetch(statement("claim/span"), *where)
+            after = None if first is None else between(first, last, "text")
+        return listing(await link.fetch(statement("claim/tenants"), *where, after, LIST, VISIT))
+
+    async def claim_tenants(
+        self,
+        link: Link,
+        stream: Stream,
+        tenants: Sequence[str],
+        most: int,
+        limit: int,
+        worker: int,
+    ) -> list[Row]:
+        records = await link.fetch(
+            statement("claim/fair"),
+            stream.queue,
+            stream.kind,
+            stream.priority,
+            tenants,
+            [most] * len(tenants),
+            limit,
+            worker,
+        )
+        return _rows(records, worker)
 
     def key(self, record: Any) -> Any:
         return record[0]
@@ -93,6 +130,12 @@ class Jobs:
 
     def redrive(self, kind: str, after: float, times: int, limit: int) -> Statement:
         return statement("chores/redrive"), [kind, after, times, limit]
+
+
+def _rows(records: Sequence[Any], worker: int) -> list[Row]:
+    rows = [Row("jobs", worker, *record) for record in records]
+    rows.sort(key=lambda row: (row.priority, row.due_at, row.key))
+    return rows
 
 
 def _done(worker: int, batch: Sequence[Settlement]) -> list[Any]:

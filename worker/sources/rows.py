@@ -15,10 +15,12 @@ from typing import Any, Protocol
 from psycopg import sql
 
 from worker.errors import PayloadInvalid
+from worker.fair import LIST, VISIT, Fair, Kind, Listing, between, listing
 from worker.link import Link
 from worker.row import Row
 from worker.source import BEGINNING, Settlement, Statement, Stream
 from worker.statements import statement
+from worker.tables.bookkeeping import turn_expression
 from worker.tables.spec import TableSpec
 
 
@@ -42,11 +44,14 @@ class Rows:
     """A table that a user already has.
 
     reads: the columns handed to the handler.
+    fair: how tenants take turns, if they do; the table has an index for that.
     """
 
     orphans_every = 60.0  # it walks over what is due
 
-    def __init__(self, spec: TableSpec, layout: Layout, reads: Sequence[str]) -> None:
+    def __init__(
+        self, spec: TableSpec, layout: Layout, reads: Sequence[str], fair: Fair | None = None
+    ) -> None:
         self.name = spec.name
         self.oid = layout.oid
         self._keys = len(spec.key)
@@ -56,6 +61,14 @@ class Rows:
         self._naive = layout.types[spec.due].startswith("timestamp without")
         names = _names(spec, layout, reads)
         self.claim_sql = _filled(_claim(spec, layout), names)
+        self._fair = fair
+        self.tenants_sql = self.claim_tenants_sql = ""
+        if spec.tenant is not None:
+            by_tenant = "claim_tenants_partitioned" if layout.partitioned else "claim_tenants"
+            self.claim_tenants_sql = _filled(by_tenant, names)
+            self.tenants_sql = _filled("tenants", names)
+            self._span = _filled("span", names)
+            self._tenant_kind = _TENANT_KINDS.get(names["tenant_type"].as_string(None))
         self._next_due = _filled("next_due", names)
         self._disown = _filled("disown", names)
         self._settle = _filled("settle", {**names, "or_skip": sql.SQL(" skip locked")})
@@ -81,7 +94,33 @@ class Rows:
         [record] = await link.fetch(self._next_due)
         next_in = record["next_in"]
         next_due = None if next_in is None else time.monotonic() + next_in
-        return [Stream(self.name, self.name, 0, BEGINNING, next_due)]
+        return [Stream(self.name, self.name, 0, BEGINNING, next_due, self._fair)]
+
+    async def tenants(self, link: Link, stream: Stream, after: str | None) -> Listing:
+        if after is None and self._tenant_kind is not None:
+            [(first, last)] = await link.fetch(self._span)
+            after = None if first is None else between(first, last, self._tenant_kind)
+        return listing(await link.fetch(self.tenants_sql, after, LIST, VISIT))
+
+    async def claim_tenants(
+        self,
+        link: Link,
+        stream: Stream,
+        tenants: Sequence[str],
+        most: int,
+        limit: int,
+        worker: int,
+    ) -> list[Row]:
+        records = await link.fetch(
+            self.claim_tenants_sql,
+            worker,
+            limit,
+            self._as_stored(FIRST),
+            tenants,
+            [most] * len(tenants),
+        )
+        records.sort(key=lambda record: record["due_at"])
+        return [self._row(record, worker) for record in records]
 
     def key(self, record: Any) -> Any:
         return record[0] if self._keys == 1 else tuple(record[: self._keys])
@@ -181,6 +220,16 @@ class Rows:
 # driver cannot tell such a time from another.
 FIRST = dt.datetime(1, 1, 2, tzinfo=dt.UTC)
 
+# Types of a tenant's column within which a place can be picked at random.
+_TENANT_KINDS: dict[str, Kind] = {
+    "text": "text",
+    "character varying": "text",
+    "smallint": "integer",
+    "integer": "integer",
+    "bigint": "integer",
+    "uuid": "uuid",
+}
+
 _JSON = frozenset(("json", "jsonb", "json[]", "jsonb[]"))
 
 # A type whose name alone means a length of 1: a cast to an array of it would cut the keys.
@@ -262,6 +311,8 @@ def _names(spec: TableSpec, layout: Layout, reads: Sequence[str]) -> dict[str, A
         "row_key_of_t": _as_text("t", keys, types),
         "tenant_of_w": _tenant("w", tenant),
         "tenant_of_t": _tenant("t", tenant),
+        "tenant": tenant or sql.SQL("null"),
+        "tenant_type": sql.SQL(_type_of(spec.tenant, layout)),
         "order": sql.Identifier(spec.order or spec.due),
         "columns": _columns(layout, reads),
         **_times(sql.Identifier(spec.due), naive=naive),
@@ -285,6 +336,7 @@ def _times(due: sql.Identifier, *, naive: bool) -> dict[str, sql.Composable]:
 
     return {
         "due_expression": expression("w."),
+        "turn_expression": turn_expression(expression("w.")),
         "due_expression_of_t": expression("t."),
         "now": at("now()"),
         "occurrence": at("o.occurrence"),
@@ -368,6 +420,11 @@ def key_text(table: str, columns: Sequence[str], layout: Layout) -> sql.Composab
     """The same of these columns of the key."""
     types = [layout.types[column] for column in columns]
     return _as_text(table, [sql.Identifier(column) for column in columns], types)
+
+
+def _type_of(column: str | None, layout: Layout) -> str:
+    type_ = "text" if column is None else layout.types[column]
+    return _ARRAY_OF.get(type_, type_)
 
 
 def _tenant(table: str, tenant: sql.Identifier | None) -> sql.Composable:

@@ -84,6 +84,7 @@ class Registration:
     condition: str | None
     tenant: str | None
     index: str
+    tenant_index: str | None
 
 
 @dataclass(frozen=True, slots=True)

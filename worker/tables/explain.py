@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg import RawCursor
@@ -19,7 +19,16 @@ from worker.tables.problem import Problem
 Node = Mapping[str, Any]
 
 DISABLED = 1e9  # before Postgres 18 a plan that could not do without what is off costs more
+TENANTS, VISIT, PER_TENANT = 10, 200, 10  # of the tenants whose turn it is, those explained
 _WORKER: tuple[object, ...] = ("tables explain", "", 0, "", [], [], 0, 1.0)
+
+
+class Claims(Protocol):
+    """The statements of a source of rows; the last two only where it has a tenant."""
+
+    claim_sql: str
+    tenants_sql: str
+    claim_tenants_sql: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +53,18 @@ class Plan:
 
 
 def explain_claim(
-    connection: psycopg.Connection[Any], claim: str, limit: int, floor: Any, *, analyze: bool
+    connection: psycopg.Connection[Any],
+    claims: Claims,
+    limit: int,
+    floor: Any,
+    *,
+    analyze: bool,
+    turns: bool = False,
 ) -> Plan:
     """Under the planner's settings of a worker's own connections.
 
     analyze: runs it, in a transaction that is rolled back: rows are locked for as long as it
-    takes, and the table's update triggers fire.
+    takes, and the table's update triggers fire. turns: the claim of the tenants whose turn it is.
     """
     with (
         connection.transaction(force_rollback=True),
@@ -59,13 +74,23 @@ def explain_claim(
             cursor.execute("select set_config($1, $2, true)", (name, value))
         worker = _register(cursor) if analyze else 0
         options = "format json, analyze, buffers" if analyze else "format json"
-        cursor.execute(f"explain ({options}) {claim}", (worker, limit, floor))
+        params: tuple[Any, ...] = (worker, limit, floor)
+        if turns:
+            tenants = _tenants(cursor, claims)
+            params = (*params, tenants, [PER_TENANT] * len(tenants))
+        claim = claims.claim_tenants_sql if turns else claims.claim_sql
+        cursor.execute(f"explain ({options}) {claim}", params)
         [[said]] = cursor.fetchall()
     [found] = said if isinstance(said, list) else json.loads(said)
     root = found["Plan"]
     if not analyze:
         return Plan(root, None, None)
     return Plan(root, found["Execution Time"] / 1000, round(root["Actual Rows"]))
+
+
+def _tenants(cursor: RawCursor[Any], claims: Claims) -> list[str]:
+    cursor.execute(claims.tenants_sql, (None, TENANTS, VISIT))
+    return [tenant for tenant, _, due in cursor.fetchall() if due]
 
 
 def _register(cursor: RawCursor[Any]) -> int:
@@ -75,11 +100,21 @@ def _register(cursor: RawCursor[Any]) -> int:
     return int(worker)
 
 
-def faults(plan: Plan, table: Description, *, ordered: bool = False) -> list[Problem]:
-    """Advice on a plan that reads more than it takes. ordered: the claim sorts by a column, of a
-    bounded number of rows."""
+def faults(
+    plan: Plan,
+    table: Description,
+    *,
+    columns: tuple[str | None, ...] = (None,),
+    ordered: bool = False,
+) -> list[Problem]:
+    """Advice on a plan that reads more than it takes. columns: of the index that it is to read, as
+    Index has them. ordered: the claim sorts by a column, of a bounded number of rows."""
     ours = {table.table, *(part.table for part in table.partitions)}
-    due = {i.name for i in table.indexes if "duerow_held_for" in (i.expression or "")}
+    due = {
+        i.name
+        for i in table.indexes
+        if i.columns == columns and "duerow_held_for" in (i.expression or "")
+    }
     hint = f"worker tables check, then: analyze {table.written}"
     whole = {
         n["Relation Name"]

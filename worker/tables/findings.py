@@ -9,7 +9,7 @@ from typing import Literal
 from worker.tables.bookkeeping import NAMES
 from worker.tables.description import Description, fillfactor_of
 from worker.tables.facts import Backlog, Storage
-from worker.tables.gaps import claim_index
+from worker.tables.gaps import ABOUT, our_index
 from worker.tables.problem import Problem
 from worker.tables.spec import TableSpec
 
@@ -64,7 +64,8 @@ def _good(
     yield "key", f"({', '.join(spec.key)}) is unique and never null"
     yield "due", f"{spec.due} is {due.type}, {'never' if due.not_null else 'or'} null"
     yield "columns", f"all {len(NAMES)} are there"
-    yield "index", f"{claim_index(spec, table)} is valid"
+    for which in spec.indexes:
+        yield ABOUT[which], f"{our_index(spec, table, which)} is valid"
     yield "registration", f"worker.sources lists {spec.name}"
     yield "privileges", f"{table.role} may read, claim and record"
     yield "row security", f"does not apply to {table.role}"

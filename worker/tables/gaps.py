@@ -10,17 +10,19 @@ from typing import Literal
 from worker.tables.bookkeeping import Column, bookkeeping, deparsed_expression, folded
 from worker.tables.description import Description, Index, Registration
 from worker.tables.problem import Problem
-from worker.tables.spec import TableSpec, index_name
+from worker.tables.spec import TableSpec, Which, index_name
 
 IndexState = Literal["right", "missing", "invalid", "different"]
 
 
 @dataclass(frozen=True, slots=True)
 class Deparsed:
-    """The claim's index as this server tells it: its expression and, if any, its predicate."""
+    """Our indexes as this server tells them: the time that decides, the condition if any, and that
+    time in the words of the index by tenant."""
 
     expression: str
     predicate: str | None
+    turn: str | None = None
 
 
 def missing_columns(spec: TableSpec, table: Description) -> list[Column]:
@@ -28,47 +30,60 @@ def missing_columns(spec: TableSpec, table: Description) -> list[Column]:
     return [c for c in bookkeeping(due_type) if c.name not in table.columns]
 
 
-def index_state(spec: TableSpec, table: Description, deparsed: Deparsed | None) -> IndexState:
-    """Of the claim's index, partitions included.
+def index_state(
+    spec: TableSpec, table: Description, deparsed: Deparsed | None, which: Which = "due"
+) -> IndexState:
+    """Of one of our indexes, partitions included.
 
     deparsed: how the server tells the index that the spec asks for. Without it the expression is
     still compared; of the condition only whether there is one.
     """
-    index = table.index(claim_index(spec, table))
+    index = table.index(our_index(spec, table, which))
     if index is None:
         return "missing"
-    if not _matches(index, spec, table, deparsed):
+    if not _matches(index, spec, table, deparsed, which):
         return "different"
     if not index.valid:  # nor is that of a tree while one of its partitions has none
         return "invalid"
     return "right"
 
 
-def claim_index(spec: TableSpec, table: Description) -> str:
-    """The name that the claim's index has, or is to have. A table that was renamed since it was
-    adopted keeps its index, under the old name."""
-    usual = index_name(table.table)
-    listed = registration_of(spec, table)
-    if table.index(usual) is None and listed is not None and table.index(listed.index) is not None:
-        return listed.index
+def our_index(spec: TableSpec, table: Description, which: Which = "due") -> str:
+    """The name that one of our indexes has, or is to have. A table that was renamed since it was
+    adopted keeps its indexes, under the old names."""
+    usual = index_name(table.table, which)
+    there = registration_of(spec, table)
+    listed = there and (there.index if which == "due" else there.tenant_index)
+    if table.index(usual) is None and listed and table.index(listed) is not None:
+        return listed
     return usual
 
 
-def lacking_partitions(table: Description) -> list[str]:
+def columns_of(spec: TableSpec, which: Which) -> tuple[str | None, ...]:
+    """As Index has them: None for the time that decides."""
+    return (None,) if which == "due" else (spec.tenant, None)
+
+
+def lacking_partitions(spec: TableSpec, table: Description, which: Which = "due") -> list[str]:
     """Partitions without a valid index that is attached to their parent's."""
-    attached = {index.table for index in table.indexes if index.valid}
+    columns = columns_of(spec, which)
+    attached = {i.table for i in table.indexes if i.valid and i.columns == columns}
     return [part.written for part in table.partitions if part.oid not in attached]
 
 
-def _matches(index: Index, spec: TableSpec, table: Description, deparsed: Deparsed | None) -> bool:
-    if index.method != "btree" or index.columns != (None,):
+def _matches(
+    index: Index, spec: TableSpec, table: Description, deparsed: Deparsed | None, which: Which
+) -> bool:
+    if index.method != "btree" or index.columns != columns_of(spec, which):
         return False
     if deparsed is not None:
+        wanted = deparsed.expression if which == "due" else deparsed.turn
         return (folded(index.expression), folded(index.predicate)) == (
-            folded(deparsed.expression),
+            folded(wanted),
             folded(deparsed.predicate),
         )
-    expected = folded(deparsed_expression(table.columns[spec.due].quoted))
+    due = table.columns[spec.due]
+    expected = folded(deparsed_expression(due.quoted, due.base, turns=which == "tenant"))
     return folded(index.expression) == expected and (index.predicate is None) == (
         spec.where is None
     )
@@ -86,6 +101,7 @@ def spec_of(registration: Registration) -> TableSpec:
         due=registration.due,
         where=registration.condition,
         tenant=registration.tenant,
+        by_tenant=registration.tenant_index is not None,
     )
 
 
@@ -98,14 +114,18 @@ def registered(spec: TableSpec, table: Description) -> bool:
         due=spec.due,
         condition=spec.where,
         tenant=spec.tenant,
-        index=claim_index(spec, table),
+        index=our_index(spec, table),
+        tenant_index=our_index(spec, table, "tenant") if spec.by_tenant else None,
     )
     return registration_of(spec, table) == wanted
 
 
 def gaps(spec: TableSpec, table: Description, deparsed: Deparsed | None = None) -> list[Problem]:
     """What keeps a table that can be adopted from being claimed from."""
-    return [*_columns(spec, table), *_index(spec, table, deparsed), *_registration(spec, table)]
+    found = [*_columns(spec, table)]
+    for which in spec.indexes:
+        found += _index(spec, table, deparsed, which)
+    return [*found, *_registration(spec, table)]
 
 
 def _columns(spec: TableSpec, table: Description) -> Iterator[Problem]:
@@ -119,22 +139,28 @@ def _columns(spec: TableSpec, table: Description) -> Iterator[Problem]:
         )
 
 
-def _index(spec: TableSpec, table: Description, deparsed: Deparsed | None) -> Iterator[Problem]:
-    name, again = claim_index(spec, table), add_command(spec)
-    match index_state(spec, table, deparsed):
+ABOUT: dict[Which, str] = {"due": "index", "tenant": "tenant index"}
+"""What a check of our indexes is called."""
+
+_WITHOUT: dict[Which, str] = {
+    "due": "without it each claim reads the whole table",
+    "tenant": "without it tenants can take no turns (per_tenant)",
+}
+
+
+def _index(
+    spec: TableSpec, table: Description, deparsed: Deparsed | None, which: Which
+) -> Iterator[Problem]:
+    about, name, again = ABOUT[which], our_index(spec, table, which), add_command(spec)
+    match index_state(spec, table, deparsed, which):
         case "missing":
-            yield Problem(
-                "index",
-                f"{table.written} lacks the index {name}",
-                "without it each claim reads the whole table",
-                again,
-            )
+            yield Problem(about, f"{table.written} lacks the index {name}", _WITHOUT[which], again)
         case "invalid":
-            lacking = lacking_partitions(table)
+            lacking = lacking_partitions(spec, table, which)
             where = f" in {', '.join(lacking[:3])}" if lacking else ""
             more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
             yield Problem(
-                "index",
+                about,
                 f"the index {name} of {table.written} is half done{where}{more}",
                 "CREATE INDEX CONCURRENTLY was interrupted, and what it leaves behind is not used",
                 f"{again}   (drops and builds it again)",
@@ -142,11 +168,15 @@ def _index(spec: TableSpec, table: Description, deparsed: Deparsed | None) -> It
         case "different":
             index = table.index(name)
             yield Problem(
-                "index",
-                f"the index {name} of {table.written} is for another due column or condition",
+                about,
+                f"the index {name} of {table.written} is for another {_other(which)}",
                 f"it is: {index.definition}" if index else "",
                 f"{again}   (builds the right one, then drops this)",
             )
+
+
+def _other(which: Which) -> str:
+    return "due column or condition" if which == "due" else "tenant, due column or condition"
 
 
 def _registration(spec: TableSpec, table: Description) -> Iterator[Problem]:
@@ -186,6 +216,7 @@ def _difference(spec: TableSpec, there: Registration, table: Description) -> str
         "due": (there.due, spec.due),
         "where": (there.condition, spec.where),
         "tenant": (there.tenant, spec.tenant),
+        "per tenant": (there.tenant_index is not None, spec.by_tenant),
     }
     return "; ".join(f"{n} is {a!r} there, {b!r} here" for n, (a, b) in pairs.items() if a != b)
 
@@ -197,6 +228,8 @@ def add_command(spec: TableSpec) -> str:
         words += ["--where", spec.where]
     if spec.tenant is not None:
         words += ["--tenant", spec.tenant]
+    if spec.by_tenant:
+        words.append("--per-tenant")
     words += ["--name", spec.name]
     return " ".join(map(in_shell, words))
 

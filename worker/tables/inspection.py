@@ -13,14 +13,15 @@ import psycopg
 from worker.errors import DuerowError, UsageError
 from worker.tables.catalog import describe
 from worker.tables.description import Description
-from worker.tables.explain import Plan, explain_claim, faults
+from worker.tables.explain import Claims, Plan, explain_claim, faults
 from worker.tables.facts import Backlog, Storage, backlog, observations, storage
 from worker.tables.findings import Finding, findings, problems_found
+from worker.tables.gaps import columns_of
 from worker.tables.probe import deparsed
 from worker.tables.problem import Problem
 from worker.tables.problems import fatal, problems
 from worker.tables.refusals import refusals
-from worker.tables.spec import TableSpec
+from worker.tables.spec import TableSpec, Which
 
 BOUNDS = "set local statement_timeout = '30s'; set local lock_timeout = '5s'"
 ROWS = 100  # that the claim takes whose plan is looked at
@@ -31,8 +32,8 @@ HINDRANCES = (
     psycopg.errors.InsufficientPrivilege,
 )
 
-ClaimOf = Callable[[TableSpec, Description], str]
-"""The text of the claim: the sources know it, and lie above this layer."""
+ClaimsOf = Callable[[TableSpec, Description], Claims]
+"""The text of the claims: the sources know it, and lie above this layer."""
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def bounded(connection: psycopg.Connection[Any]) -> Iterator[None]:
 @dataclass(frozen=True, slots=True)
 class Inspection:
     connection: psycopg.Connection[Any]
-    claim_of: ClaimOf
+    claims_of: ClaimsOf
 
     def describe(self, spec: TableSpec) -> Description:
         """Raises UsageError, NotFound."""
@@ -75,18 +76,32 @@ class Inspection:
         if not fatal(found):
             facts = self._facts(spec, table)
             found += observations(table, *facts)
-            found += self.explain(spec, table, ROWS)[1]
+            for which in spec.indexes:
+                found += self.explain(spec, table, ROWS, which)[1]
         return findings(spec, table, found, facts)
 
     def explain(
-        self, spec: TableSpec, table: Description, limit: int, *, analyze: bool = False
+        self,
+        spec: TableSpec,
+        table: Description,
+        limit: int,
+        which: Which = "due",
+        *,
+        analyze: bool = False,
     ) -> tuple[Plan, list[Problem]]:
-        """Of a claim of `limit` rows from the beginning."""
+        """Of a claim of `limit` rows: from the beginning, or tenant by tenant."""
         naive = table.types[spec.due].startswith("timestamp without")
         beginning = dt.datetime(1, 1, 1, tzinfo=None if naive else dt.UTC)
-        claim = self.claim_of(spec, table)
-        plan = explain_claim(self.connection, claim, limit, beginning, analyze=analyze)
-        return plan, faults(plan, table, ordered=spec.order is not None)
+        plan = explain_claim(
+            self.connection,
+            self.claims_of(spec, table),
+            limit,
+            beginning,
+            analyze=analyze,
+            turns=which == "tenant",
+        )
+        ordered = spec.order is not None and which == "due"
+        return plan, faults(plan, table, columns=columns_of(spec, which), ordered=ordered)
 
     def summary(self, spec: TableSpec) -> dict[str, Any]:
         """What is registered, and the rows that are due, claimed and dead; or the problem that

@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from worker.errors import UsageError
 from worker.tables import statements
 from worker.tables.bookkeeping import DUE_TYPES, NAMES, Column, bookkeeping
-from worker.tables.description import Description, fillfactor_of
+from worker.tables.description import Description, Index, fillfactor_of
 from worker.tables.gaps import (
     Deparsed,
     add_command,
-    claim_index,
     index_state,
     missing_columns,
+    our_index,
     registered,
     registration_of,
     spec_of,
 )
-from worker.tables.spec import TableSpec
+from worker.tables.names import quoted
+from worker.tables.spec import TableSpec, Which
 from worker.tables.statements import IndexBody, Target, interim_name
 from worker.tables.step import Action, Plan, Step, way_back
+
+INDEXES: tuple[Which, ...] = ("due", "tenant")
 
 Listing = Callable[[str], Iterable[tuple[bool, str]]]
 """Runs a query on the database that is looked at; see step.Action.each."""
@@ -46,7 +49,9 @@ class Planner:
         steps = (
             *self._missing_columns(),
             *self._other_fillfactor(fillfactor),
-            *self._unfit_index(deparsed),
+            *(step for which in self.spec.indexes for step in self._unfit_index(deparsed, which)),
+            *([] if self.spec.by_tenant else self._idle_index()),
+            *self._leftovers(),
             *([] if registered(self.spec, self.table) else [self._registration()]),
         )
         return Plan(steps, self._patiently())
@@ -57,21 +62,29 @@ class Planner:
         steps = []
         if there:
             steps.append(self._columns(there))
-        if self.table.index(self._target.index_name) is not None:
-            steps.append(self._index("build", statements.body_of(self.spec)))
+        for which in INDEXES:
+            target = self._target_of(which)
+            if (index := self.table.index(target.index_name)) is not None:
+                body = statements.body_of(self.spec, which) if which in self.spec.indexes else None
+                body = body or _body_there(index) or statements.body_of(self.spec)
+                steps.append(self._index("build", target, body))
         if registration_of(self.spec, self.table) is not None:
             steps.append(self._registration())
         return Plan(way_back(steps), self._patiently())
 
     @property
     def _target(self) -> Target:
+        return self._target_of("due")
+
+    def _target_of(self, which: Which) -> Target:
         table = self.table
-        index = claim_index(self.spec, table)
-        return Target(table.schema, table.table, table.written, index)
+        index = our_index(self.spec, table, which)
+        return Target(table.schema, table.table, table.written, index, which)
 
     def _patiently(self) -> str:
-        there = self.table.index(self._target.index_name)
-        content = f"{self.spec.where} {there and there.predicate} {self.table.written}"
+        there = [self.table.index(self._target_of(which).index_name) for which in INDEXES]
+        predicates = [index and index.predicate for index in there]
+        content = f"{self.spec.where} {predicates} {self.table.written}"
         return statements.patiently(self._target, self.lock_timeout, content)
 
     def _refuse_second_name(self) -> None:
@@ -122,44 +135,60 @@ class Planner:
 
     # -- index ------------------------------------------------------------------------------------
 
-    def _unfit_index(self, deparsed: Deparsed | None) -> Iterator[Step]:
-        body = statements.body_of(self.spec)
-        match index_state(self.spec, self.table, deparsed):
+    def _unfit_index(self, deparsed: Deparsed | None, which: Which) -> Iterator[Step]:
+        target, body = self._target_of(which), statements.body_of(self.spec, which)
+        match index_state(self.spec, self.table, deparsed, which):
             case "missing":
-                yield self._index("build", body)
+                yield self._index("build", target, body)
             case "invalid":
-                yield self._index("mend", body)
+                yield self._index("mend", target, body)
             case "different":
-                yield self._other_index(body)
-        leftover = interim_name(self.table.table)
-        if self.table.index(leftover) is not None:
-            drop = Action(statements.drop_index(self._target, leftover))
-            yield Step(f"drop {leftover}, left behind by an interrupted change", up=(drop,))
+                yield self._other_index(target, body)
 
-    def _index(self, verb: str, body: IndexBody) -> Step:
+    def _leftovers(self) -> Iterator[Step]:
+        for which in INDEXES:
+            target = self._target_of(which)
+            name = interim_name(target)
+            if self.table.index(name) is not None:
+                drop = Action(statements.drop_index(target, name))
+                yield Step(f"drop {name}, left behind by an interrupted change", up=(drop,))
+
+    def _idle_index(self) -> Iterator[Step]:
+        """Each write would go on paying for it."""
+        target = self._target_of("tenant")
+        index = self.table.index(target.index_name)
+        if index is not None:
+            body = _body_there(index)
+            yield Step(
+                f"drop the index {index.name}: tenants take no turns (no --per-tenant)",
+                up=(self._drop(target),),
+                down=self._build(target, body) if body else (),
+            )
+
+    def _index(self, verb: str, target: Target, body: IndexBody) -> Step:
         return Step(
-            f"{verb} the index {self._target.index_name}",
-            up=self._build(body),
-            down=(self._drop(),),
+            f"{verb} the index {target.index_name}",
+            up=self._build(target, body),
+            down=(self._drop(target),),
         )
 
-    def _other_index(self, body: IndexBody) -> Step:
-        there = self.table.index(self._target.index_name)
+    def _other_index(self, target: Target, body: IndexBody) -> Step:
+        there = self.table.index(target.index_name)
         assert there is not None
-        before = IndexBody(f"({there.expression})", there.predicate)
+        before = _body_there(there)
+        what = "tenant, condition" if target.which == "tenant" else "condition"
         return Step(
-            f"build the index {there.name} anew: its condition or due column is another",
-            up=self._change_index(body),
-            down=self._change_index(before) if there.columns == (None,) else (self._drop(),),
+            f"build the index {there.name} anew: its {what} or due column is another",
+            up=self._change_index(target, body),
+            down=self._change_index(target, before) if before else (self._drop(target),),
         )
 
-    def _change_index(self, to: IndexBody) -> tuple[Action, ...]:
+    def _change_index(self, target: Target, to: IndexBody) -> tuple[Action, ...]:
         """Claims go on using the old one until the new one is there; not so with partitions, whose
         indexes cannot be dropped CONCURRENTLY."""
-        target = self._target
-        interim = interim_name(self.table.table)
+        interim = interim_name(target)
         if self.table.partitioned:
-            return (self._drop(), self._index_partitions(to, anew=True))
+            return (self._drop(target), self._index_partitions(target, to, anew=True))
         return (
             Action(statements.drop_index(target, interim)),
             Action(statements.create_index(target, to, interim)),
@@ -167,25 +196,24 @@ class Planner:
             Action(statements.rename_index(target, interim), patient=True),
         )
 
-    def _build(self, body: IndexBody) -> tuple[Action, ...]:
+    def _build(self, target: Target, body: IndexBody) -> tuple[Action, ...]:
         """What an interrupted build left behind is dropped first: IF NOT EXISTS would keep it."""
         if self.table.partitioned:
-            return (self._index_partitions(body),)
-        target = self._target
+            return (self._index_partitions(target, body),)
         return (
             Action(statements.drop_index(target)),
             Action(statements.create_index(target, body)),
         )
 
-    def _index_partitions(self, body: IndexBody, *, anew: bool = False) -> Action:
-        query = statements.index_partitions(self._target, body, anew=anew)
+    def _index_partitions(self, target: Target, body: IndexBody, *, anew: bool = False) -> Action:
+        query = statements.index_partitions(target, body, anew=anew)
         here = tuple(Action(text, patient) for patient, text in self.listing(query))
         return Action(query, each=True, here=here)
 
-    def _drop(self) -> Action:
+    def _drop(self, target: Target) -> Action:
         if self.table.partitioned:
-            return Action(statements.drop_index_of_partitions(self._target), patient=True)
-        return Action(statements.drop_index(self._target))
+            return Action(statements.drop_index_of_partitions(target), patient=True)
+        return Action(statements.drop_index(target))
 
     # -- registration -----------------------------------------------------------------------------
 
@@ -201,7 +229,20 @@ class Planner:
         )
 
     def _register(self, spec: TableSpec) -> str:
-        return statements.register(self._target, spec, add_command(spec))
+        by_tenant = self._target_of("tenant") if spec.by_tenant else None
+        return statements.register(self._target, by_tenant, spec, add_command(spec))
+
+
+def _body_there(index: Index) -> IndexBody | None:
+    """Of an index that is there, in one of our two shapes; None for another's."""
+    match index.columns:
+        case (None,):
+            on = f"({index.expression})"
+        case (str() as tenant, None):
+            on = f"{quoted((tenant,))}, ({index.expression})"
+        case _:
+            return None
+    return IndexBody(on, index.predicate)
 
 
 def _list(names: list[str]) -> str:

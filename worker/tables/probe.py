@@ -17,11 +17,13 @@ from worker.tables.description import Description
 from worker.tables.gaps import Deparsed, missing_columns
 from worker.tables.names import quoted
 from worker.tables.spec import TableSpec
-from worker.tables.statements import body_of
+from worker.tables.statements import IndexBody, body_of
 
 _STAND_IN = "duerow_stand_in"
 _TOLD = """
-select pg_get_expr(i.indexprs, i.indrelid), pg_get_expr(i.indpred, i.indrelid)
+select pg_get_expr(i.indexprs, i.indrelid), pg_get_expr(i.indpred, i.indrelid),
+       (select pg_get_expr(t.indexprs, t.indrelid) from pg_catalog.pg_index t
+         where t.indexrelid = to_regclass('pg_temp.duerow_stand_in_tenant'))
   from pg_catalog.pg_index i where i.indexrelid = 'pg_temp.duerow_stand_in_index'::regclass"""
 
 
@@ -37,6 +39,8 @@ def deparsed(
             connection.execute("set local lock_timeout = '5s'")
             _make_stand_in(connection, spec, table)
             _index(connection, spec)
+            if spec.by_tenant:
+                _index_by_tenant(connection, spec)
             row = connection.execute(_TOLD).fetchone()
             assert row is not None
             return Deparsed(*row)
@@ -60,7 +64,6 @@ def _make_stand_in(
 def _index(connection: psycopg.Connection[Any], spec: TableSpec) -> None:
     """The condition stands in brackets first: one that closes the parentheses around it, and so
     means something else in the claim than by itself, is no expression there."""
-    body = body_of(spec)
     where = sql.SQL(spec.where or "true")
     try:
         connection.execute(
@@ -69,11 +72,7 @@ def _index(connection: psycopg.Connection[Any], spec: TableSpec) -> None:
             ),
             prepare=True,  # one statement only
         )
-        connection.execute(
-            sql.SQL("create index duerow_stand_in_index on pg_temp.{} using btree ({}){}").format(
-                sql.Identifier(_STAND_IN), sql.SQL(body.on), sql.SQL(body.clause)
-            )
-        )
+        _build(connection, "duerow_stand_in_index", body_of(spec))
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
@@ -83,3 +82,27 @@ def _index(connection: psycopg.Connection[Any], spec: TableSpec) -> None:
             hint="write one on the table's own columns, with neither subqueries nor now(): "
             "\"status = 'active'\"",
         ) from None
+
+
+def _index_by_tenant(connection: psycopg.Connection[Any], spec: TableSpec) -> None:
+    try:
+        _build(connection, "duerow_stand_in_tenant", body_of(spec, "tenant"))
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        raise UsageError(
+            f"the tenant's column {spec.tenant!r} cannot be indexed",
+            why=error.diag.message_primary or "",
+            hint="name one of bigint, uuid, text or the like, or leave --per-tenant out",
+        ) from None
+
+
+def _build(connection: psycopg.Connection[Any], name: str, body: IndexBody) -> None:
+    connection.execute(
+        sql.SQL("create index {} on pg_temp.{} using btree ({}){}").format(
+            sql.Identifier(name),
+            sql.Identifier(_STAND_IN),
+            sql.SQL(body.on),
+            sql.SQL(body.clause),
+        )
+    )

@@ -126,7 +126,7 @@ def _config(place: Path) -> Config:
     raise UsageError(
         f"there is no Alembic project in {place}",
         why=f"neither {INI}, nor [tool.alembic] in pyproject.toml, nor versions/ lies there",
-        hint="--alembic-dir PATH, or --sql to get SQL instead (worker tables add ... --sql | psql)",
+        hint="--alembic-dir PATH, or --sql to get SQL instead (... --sql | worker db psql)",
     )
 
 

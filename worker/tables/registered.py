@@ -24,7 +24,7 @@ select s.name,
        coalesce((select s.table_name from tables where written = s.table_name),
                 (select written from tables where oid = s.table_oid),
                 s.table_name),
-       s.key, s.due, s.condition, s.tenant
+       s.key, s.due, s.condition, s.tenant, s.tenant_index is not null
   from worker.sources s
  order by s.name"""
 
@@ -34,8 +34,8 @@ def registered_specs(connection: psycopg.Connection[Any]) -> list[TableSpec]:
     with connection.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(_LISTED).fetchall()
     return [
-        TableSpec(name, table, tuple(key), due, condition, tenant)
-        for name, table, key, due, condition, tenant in rows
+        TableSpec(name, table, tuple(key), due, condition, tenant, by_tenant=by_tenant)
+        for name, table, key, due, condition, tenant, by_tenant in rows
     ]
 
 

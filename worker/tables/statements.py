@@ -13,9 +13,9 @@ from typing import Any
 from psycopg import sql
 
 from worker.statements import statement
-from worker.tables.bookkeeping import Column, due_expression
+from worker.tables.bookkeeping import Column, due_expression, turn_expression
 from worker.tables.names import quoted
-from worker.tables.spec import TableSpec, index_name
+from worker.tables.spec import TableSpec, Which, index_name
 from worker.tables.step import STATEMENT
 
 TRIES = 20
@@ -24,26 +24,27 @@ TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The table that statements are for: its exact names, how SQL writes them, and the name of the
-    claim's index."""
+    """The table that statements are for: its exact names, how SQL writes them, and which of our
+    indexes they are about, by its name there."""
 
     schema: str
     table: str
     written: str
     index_name: str
+    which: Which = "due"
 
     @property
     def name(self) -> str:
         return quoted((self.schema, self.table))
 
     def index(self, name: str | None = None) -> str:
-        """An index of it, qualified and quoted; by default the claim's."""
+        """An index of it, qualified and quoted; by default the one that this is about."""
         return quoted((self.schema, name or self.index_name))
 
 
 @dataclass(frozen=True, slots=True)
 class IndexBody:
-    """on: the indexed expression, in parentheses; where: the condition, or None."""
+    """on: what is indexed, expressions in parentheses; where: the condition, or None."""
 
     on: str
     where: str | None
@@ -53,13 +54,18 @@ class IndexBody:
         return "" if self.where is None else f" where ({self.where})"
 
 
-def body_of(spec: TableSpec) -> IndexBody:
-    return IndexBody(f"({due_expression(spec.due).as_string(None)})", spec.where)
+def body_of(spec: TableSpec, which: Which = "due") -> IndexBody:
+    due = due_expression(spec.due)
+    if which == "due":
+        return IndexBody(f"({due.as_string(None)})", spec.where)
+    assert spec.tenant is not None
+    turn = turn_expression(due).as_string(None)
+    return IndexBody(f"{quoted((spec.tenant,))}, ({turn})", spec.where)
 
 
-def interim_name(table: str) -> str:
+def interim_name(target: Target) -> str:
     """Of the index that is built before it takes the place of another."""
-    return index_name(table).replace("duerow_due_", "duerow_new_", 1)
+    return index_name(target.table, {"due": "new", "tenant": "newtenant"}[target.which])
 
 
 # -- what needs a strong lock, and holds it for milliseconds ---------------------------------------
@@ -80,7 +86,7 @@ def set_fillfactor(table: str, fillfactor: int | None) -> str:
 
 
 def rename_index(target: Target, interim: str) -> str:
-    """Gives an index the name of the claim's."""
+    """Gives an index the name that ours has."""
     return f"alter index {target.index(interim)} rename to {quoted((target.index_name,))}"
 
 
@@ -132,6 +138,7 @@ def index_partitions(target: Target, body: IndexBody, *, anew: bool = False) -> 
         table=sql.Literal(target.name),
         index=sql.Literal(None if anew else target.index()),
         index_name=sql.Literal(target.index_name),
+        prefix=sql.Literal(f"duerow_{target.which}_"),
         on=sql.Literal(body.on),
         where=sql.Literal(body.clause),
     )
@@ -140,9 +147,12 @@ def index_partitions(target: Target, body: IndexBody, *, anew: bool = False) -> 
 # -- the list of adopted tables -------------------------------------------------------------------
 
 
-def register(target: Target, spec: TableSpec, again: str) -> str:
-    """again: the command that registers, for where the schema `worker` is not there yet."""
-    index = target.index_name
+def register(target: Target, by_tenant: Target | None, spec: TableSpec, again: str) -> str:
+    """by_tenant: the same with the other index, if the table has one. again: the command that
+    registers, for where the schema `worker` is not there yet."""
+    there = [target] if by_tenant is None else [target, by_tenant]
+    names = " or ".join(one.index_name for one in there)
+    indexes = sql.SQL(", ").join(sql.Literal(one.index()) for one in there)
     return _filled(
         "register",
         spec.where or "",
@@ -153,11 +163,12 @@ def register(target: Target, spec: TableSpec, again: str) -> str:
         due=sql.Literal(spec.due),
         condition=sql.Literal(spec.where),
         tenant=sql.Literal(spec.tenant),
-        index=sql.Literal(target.index()),
-        index_name=sql.Literal(index),
+        indexes=sql.SQL("array[{}]").format(indexes),
+        index_name=sql.Literal(target.index_name),
+        tenant_index=sql.Literal(by_tenant and by_tenant.index_name),
         again=sql.Literal(again),
         lacking=sql.Literal(f"{target.written} is not registered: there is no schema worker"),
-        unfinished=sql.Literal(f"the index {index} of {target.written} is missing or half done"),
+        unfinished=sql.Literal(f"the index {names} of {target.written} is missing or half done"),
     )
 
 
