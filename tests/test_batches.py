@@ -31,6 +31,7 @@ from worker import (
 )
 from worker.errors import PayloadInvalid, RegistrationError, UsageError
 from worker.events import BatchRan, RowAbandoned, RowSettled
+from worker.loop import Loop
 from worker.statements import statement
 from worker.threads import Interrupted
 
@@ -631,6 +632,43 @@ async def test_a_stop_gives_back_what_waits_to_fill_up(
         await one.stop()
     assert sizes == [1]
     assert await states(apg) == {"done": 1, "due": 2}
+
+
+async def test_a_lot_whose_wait_is_over_waits_for_a_slot_in_peace(
+    db_url: str, apg: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App()
+    pumps = 0
+    sizes: list[int] = []
+    pump = Loop._pump
+
+    def counted(loop: Loop) -> None:
+        nonlocal pumps
+        pumps += 1
+        pump(loop)
+
+    monkeypatch.setattr(Loop, "_pump", counted)
+    go = asyncio.Event()
+
+    @app.batch("track", size=10, wait=0.2)
+    async def track(batch: Batch[Parcel]) -> None:
+        sizes.append(len(batch))
+        for parcel in batch:
+            parcel.done()
+        if len(sizes) == 1:
+            await parcels(apg, 1)
+            await until(lambda: _claimed(apg, 2))
+            await go.wait()
+
+    async with running(app, db_url, concurrency=1) as one:
+        one.worker._loop._mean_run = 0.001  # so that rows are claimed ahead
+        await parcels(apg, 1)
+        await until(lambda: len(one.worker._loop._buffer) == 1)
+        before, began = pumps, time.monotonic()
+        await until(lambda: time.monotonic() - began > 0.5)
+        assert pumps - before < 20
+        go.set()
+        await until(lambda: sum(sizes) == 2)
 
 
 async def test_single_rows_go_on_beside_batches(db_url: str, apg: asyncpg.Connection) -> None:

@@ -289,6 +289,8 @@ class Loop:
         if self._lot_alarm is not None:
             self._lot_alarm.cancel()
             self._lot_alarm = None
+        if len(self.executor.running) >= self._slots:
+            return  # when one is free it is looked at anyway
         if (seconds := self._buffer.waits_for()) is not None:
             self._lot_alarm = asyncio.get_running_loop().call_later(seconds + 0.001, self._pump)
 
