@@ -35,6 +35,7 @@ DRAINED: tuple[ways.Way, ...] = (
     ways.Own(80),
     ways.Own(50),
     ways.Own(100, None),
+    ways.Own(80, None),
     ways.Own(50, None),
     ways.Moved(100),
     ways.Moved(50),

@@ -7,7 +7,8 @@ their dead index entries among what the claims walk over. The owner's updates ch
 row, one in four a due time that is yet to come.
 
 A claim is a worker's: from the floor, and now and then from the beginning (the look). Beside it
-stands what the owner's update of as many rows takes at that time, by key.
+stands what the owner's update of as many rows takes at that time, by key; and of both the CPU time
+of their backend, which is the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -46,13 +47,16 @@ update accounts set next_at = now() - make_interval(secs => random())
 @dataclass
 class Claims:
     """ms of each claim. looks: of those that went from the beginning. updates: the owner's, each of
-    as many rows. updates_per_s: rows, beforehand; 0 if there were none."""
+    as many rows. cpu, update_cpu: ms of them all, of the backend's CPU. updates_per_s: rows,
+    beforehand; 0 if there were none."""
 
     name: str
     updates_per_s: float = 0.0
     floor: list[float] = field(default_factory=list)
     looks: list[float] = field(default_factory=list)
     updates: list[float] = field(default_factory=list)
+    cpu: float = 0.0
+    update_cpu: float = 0.0
 
 
 class Million:
@@ -72,6 +76,8 @@ class Million:
         await self._connection.execute(f"vacuum analyze {ways.TABLE}")
         await self._way.prepare(self._connection)
         await self._way.start(self._url, await server.worker(self._connection))
+        [claiming] = await self._way.claiming.fetch("select pg_backend_pid()")
+        self._backends = (claiming[0], self._connection.get_server_pid())
 
     async def close(self) -> None:
         await self._way.close()
@@ -107,6 +113,18 @@ class Million:
         return OFTEN * (self._rows // SHARE) / (time.perf_counter() - started)
 
     async def _claim_all(self, found: Claims) -> None:
+        cpu, update_cpu = self._cpu()
+        await self._claim_while_due(found)
+        cpu_after, update_cpu_after = self._cpu()
+        found.cpu += cpu_after - cpu
+        found.update_cpu += update_cpu_after - update_cpu
+
+    def _cpu(self) -> tuple[float, float]:
+        """ms so far: of the backend that claims, and of the owner's."""
+        claims, updates = map(server.backend_cpu, self._backends)
+        return 1000 * claims, 1000 * updates
+
+    async def _claim_while_due(self, found: Claims) -> None:
         settled = 0
         while settled < self._rows // SHARE:
             started = time.perf_counter()
@@ -163,25 +181,28 @@ def _snapshot(cluster: Cluster) -> Iterator[None]:
 def show(rows: int, found: list[Claims]) -> dict[str, Any]:
     print(
         f"{rows:,} rows of 1 KB, fillfactor {FILLFACTOR}, {rows // SHARE:,} of them due;"
-        f" claims of {LIMIT}, ms; x: times the owner's update of as many at that time"
+        f" ms for claims of {LIMIT}, and for the owner's update of as many at that time"
     )
-    heads = ("updates/s", "claims", "p50", "p99", "looks", "p50", "an update, p50", "x")
-    print(f"{'':32}" + "".join(f"{head:>{len(head) + 3}}" for head in heads))
+    heads = ("updates/s", "claims", "p50", "p99", "CPU", "looks", "p50", "an update", "CPU")
+    print(f"{'':32}" + "".join(f"{head:>10}" for head in heads))
     figures = {}
     for one in found:
         claims = one.floor + one.looks
         p50, p99 = statistics.median(claims), _p99(claims)
+        cpu, update_cpu = one.cpu / len(claims), one.update_cpu / len(one.updates)
         look, update = statistics.median(one.looks or [0.0]), statistics.median(one.updates)
         print(
-            f"{one.name:32}{one.updates_per_s:12,.0f}{len(claims):9}{p50:6.2f}{p99:6.2f}"
-            f"{len(one.looks):8}{look:6.2f}{update:17.2f}{p50 / update:4.1f}"
+            f"{one.name:32}{one.updates_per_s:10,.0f}{len(claims):10}{p50:10.2f}{p99:10.2f}"
+            f"{cpu:10.2f}{len(one.looks):10}{look:10.2f}{update:10.2f}{update_cpu:10.2f}"
         )
         figures[one.name] = {
             "p50": p50,
             "p99": p99,
             "p99 without looks": _p99(one.floor),
             "look p50": look,
-            "an update of as many, p50": update,
+            "CPU": cpu,
+            "an update, CPU": update_cpu,
+            "an update, p50": update,
         }
     return {"rows": rows, "claims": figures}
 

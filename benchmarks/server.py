@@ -79,6 +79,11 @@ def cpu(cluster: Cluster) -> float:
     return _own(cluster.pid, reaped=True) + sum(_own(int(pid)) for pid in children)
 
 
+def backend_cpu(pid: int) -> float:
+    """CPU seconds of one backend so far. Waiting for disk, or for a CPU, is not among them."""
+    return _own(pid)
+
+
 def _own(pid: int, *, reaped: bool = False) -> float:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

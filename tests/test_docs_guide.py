@@ -47,6 +47,7 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "refresh": ({"account": "@slow"}, {"state": "retrying", "attempt": 1}),
     "refresh gone": ({"account": "@gone"}, {"state": "dead", "attempt": 1}),
     "refresh other": ({"account": "@other"}, {"state": "dead", "attempt": 1}),
+    "track": ({"order_id": 7}, {"state": "done"}),
     "report": ({"month": "May"}, {"state": "done", "result": "May: 3 pages"}),
     "charge": ({"donation_id": 7}, {"state": "done"}),
     "send": ({"text": "hello"}, {"state": "done"}),

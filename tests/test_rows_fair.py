@@ -20,7 +20,7 @@ from worker import App, Context
 from worker.claim import Claimer
 from worker.errors import RegistrationError
 from worker.events import Events
-from worker.fair import Fair, between
+from worker.fair import Fair, Listing, Turns, between
 from worker.link import HOT_PATH_PLANNER, Link, Outage
 from worker.row import Row
 from worker.source import Stream
@@ -334,3 +334,47 @@ def test_a_place_between_two_numbers_lies_between_them() -> None:
 
 def test_a_stream_is_not_fair_by_itself() -> None:
     assert Stream("q", "k", 0).fair is None
+
+
+# -- when turns rest ------------------------------------------------------------------------------
+
+
+def test_turns_rest_where_nobody_has_anything_due() -> None:
+    turns = Turns(Fair(2))
+    turns.listed(Listing(["a"], "a", whole=True))
+    assert not turns.resting
+    turns.served(["a"], 2, [], full=False)
+    turns.listed(Listing([], "z", whole=False))
+    assert not turns.resting, "the listing has not been everywhere yet"
+    turns.listed(Listing([], None, whole=True))
+    assert turns.resting
+
+
+def test_turns_are_rationed_if_they_are_slow_again_and_again() -> None:
+    """An old snapshot keeps dead rows in front of each tenant's."""
+    turns = Turns(Fair(2))
+    for seconds, plain in ((1.0, 0.01), (1.0, 0.01), (0.01, 0.01), (1.0, 0.01), (1.0, 0.5)):
+        turns.took(seconds, plain)
+        assert not turns.resting, "not three times on end, or everything is slow"
+    for _ in range(3):
+        turns.took(1.0, 0.01)
+    assert turns.resting
+
+
+def test_who_waits_is_served_once_and_in_order() -> None:
+    turns = Turns(Fair(2))
+    turns.listed(Listing(["b", "c", "d"], "d", whole=False))
+    turns.listed(Listing(["d", "e"], "e", whole=False))
+    asked, most = turns.next(3)
+    assert (asked, most) == (["b", "c", "d", "e"], 2)
+    turns.served(asked, most, ["b", "b", "c"], full=True)
+    assert turns.next(1) == (["d", "e"], 2)
+    turns.served(["d", "e"], 2, ["D"], full=True)
+    assert turns.next(1) == (["e"], 2), "told in another way, it has been served all the same"
+
+
+def test_those_who_are_all_share_what_there_is() -> None:
+    turns = Turns(Fair(2))
+    turns.listed(Listing(["a", "b"], "b", whole=True))
+    assert turns.next(50) == (["a", "b"], 25)
+    assert turns.next(3) == (["a", "b"], 2)

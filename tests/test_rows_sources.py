@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.adopted import DONATIONS, Donation, adopt, in_flight, make_donations, outcomes
+from tests.adopted import DONATIONS, Donation, adopt, ghost, in_flight, make_donations, outcomes
 from tests.facts import until
 from tests.workers import drained, put, running
 from worker import App, Context
@@ -20,6 +20,7 @@ from worker.errors import NotFound, RegistrationError, UsageError
 from worker.events import (
     RowLost,
     RowSettled,
+    RowSwept,
     ServiceFailed,
     SourceCaution,
     SourceFailed,
@@ -395,6 +396,25 @@ async def a_clerk(apg: asyncpg.Connection) -> AsyncIterator[str]:
         yield role
     finally:
         await apg.execute(f"drop owned by {role}; drop role {role}")
+
+
+async def test_sessions_that_it_may_not_end_keep_no_row_from_its_return(
+    db_url: str, apg: asyncpg.Connection
+) -> None:
+    """Of a dead worker, whose handlers may have left some behind."""
+    await make_donations(apg, 2)
+    dead = await ghost(apg)
+    await apg.execute("update donations set duerow_owner = $1, duerow_token = 1", dead)
+    await apg.execute("revoke execute on function pg_terminate_backend from public")
+    app = App()
+    handler_of(app, "donations")
+    async with a_clerk(apg) as role:
+        async with running(app, db_url.replace("duerow@", f"{role}@")) as one:
+            await until(lambda: len(one.seen.of(RowSettled)) == 2)
+        assert len(one.seen.of(RowSwept)) == 2
+        [failed, *_] = one.seen.of(SourceFailed)
+        assert failed.source == "donations"
+        assert "permission denied for function pg_terminate_backend" in failed.why
 
 
 async def test_two_handlers_of_one_table(db_url: str, apg: asyncpg.Connection) -> None:

@@ -121,11 +121,12 @@ class Claimer:
             return
         ordered = self._in_turn(streams)
         if self._crowded and any(stream.fair for stream in streams):
-            for fair, group in itertools.groupby(ordered, key=lambda s: s if s.fair else None):
-                if len(rows) < limit and fair is not None:
-                    await self._take_by_turns(rows, fair, limit, worker)
+            for turns, group in itertools.groupby(ordered, key=self._turns_in):
+                alike = list(group)  # one stream whose tenants take turns, or those that have none
+                if len(rows) < limit and turns is not None:
+                    await self._take_by_turns(rows, alike[0], turns, limit, worker)
                 if len(rows) < limit:
-                    await self._take_plain(rows, list(group), limit, worker, floors=floors)
+                    await self._take_plain(rows, alike, limit, worker, floors=floors)
         else:
             await self._take_plain(rows, ordered, limit, worker, floors=floors)
         self._crowded = len(rows) >= limit
@@ -141,13 +142,17 @@ class Claimer:
         self._move_floors(streams, taken, floors=floors)
         rows += taken
 
-    async def _take_by_turns(
-        self, rows: list[Row], stream: Stream, limit: int, worker: int
-    ) -> None:
-        """Up to the tenants' share of the room: at most one listing, and those whom it gave."""
-        assert stream.fair is not None
+    def _turns_in(self, stream: Stream) -> Turns | None:
+        if stream.fair is None:
+            return None
         place = (stream.queue, stream.kind, stream.priority)
         turns = self._turns.get(place) or self._turns.setdefault(place, Turns(stream.fair))
+        return None if turns.resting else turns
+
+    async def _take_by_turns(
+        self, rows: list[Row], stream: Stream, turns: Turns, limit: int, worker: int
+    ) -> None:
+        """Up to the tenants' share of the room: at most one listing, and those whom it gave."""
         started = time.monotonic()
         most_rows = len(rows) + turns.share(limit - len(rows))
         if len(rows) < most_rows and turns.lacks(most_rows - len(rows)):

@@ -26,7 +26,7 @@ PLAIN_LEAST = (
     4  # but not less than one part in so many of a claim at a time: it is a statement more
 )
 NONE_FOR = 1.0  # seconds without turns where no tenant has a due row
-SLOW = 0.1  # seconds: serving tenants in turn is slow if it takes longer than that,
+SLOW = 0.05  # seconds: serving tenants in turn is slow if it takes longer than that,
 SLOWER = 5  # and so many times as long as a claim in the order of due times;
 SLOW_TIMES = 3  # if it is slow so many times on end,
 SLOW_SHARE = 10  # it may take one part in this many of the time
@@ -83,10 +83,13 @@ class Turns:
         self._rests_until = 0.0
         self.after: str | None = None  # where the next listing goes on
 
+    @property
+    def resting(self) -> bool:
+        """Whether rows go by due times alone for a while."""
+        return time.monotonic() < self._rests_until
+
     def share(self, limit: int) -> int:
         """How many of a claim's rows go to tenants in turn."""
-        if time.monotonic() < self._rests_until:
-            return 0
         self._plain += limit / PLAIN_SHARE
         if self._plain < max(1.0, limit / PLAIN_LEAST):
             return limit

@@ -12,5 +12,8 @@ select pg_terminate_backend(a.pid) as ended, a.pid
   join worker.workers w on w.id = j.owner and w.gone_at is not null
   join pg_stat_activity a on a.backend_xid = j.xmax
  where j.owner = any ($1::bigint[])
+   and exists (select from pg_stat_activity s  -- asked once, and first: mostly there is none
+                where s.application_name = 'duerow handler' and s.backend_xid is not null
+                  and s.wait_event = 'ClientRead' and s.state_change < clock_timestamp() - interval '5 seconds')
    and a.application_name = 'duerow handler' and a.xact_start < w.gone_at
    and a.wait_event = 'ClientRead' and a.state_change < clock_timestamp() - interval '5 seconds';
