@@ -52,9 +52,9 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "charge": ({"donation_id": 7}, {"state": "done"}),
     "send": ({"text": "hello"}, {"state": "done"}),
     "send throttled": ({"text": "too much"}, {"state": "scheduled", "attempt": 0}),
-    "track": ({"number": "home-1"}, {"state": "done", "result": {"state": "home"}}),
-    "track road": ({"number": "road-2"}, {"state": "retrying", "attempt": 1}),
-    "track lost": ({"number": "lost"}, {"state": "dead", "attempt": 1}),
+    "follow": ({"number": "home-1"}, {"state": "done", "result": {"state": "home"}}),
+    "follow road": ({"number": "road-2"}, {"state": "retrying", "attempt": 1}),
+    "follow lost": ({"number": "lost"}, {"state": "dead", "attempt": 1}),
     "import": ({"page": 0}, {"state": "done", "result": 3}),
 }
 """Of each kind (the first word): arguments, and what becomes of the job."""
