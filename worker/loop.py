@@ -240,14 +240,14 @@ class Loop:
             return  # declared dead meanwhile; the sweep returns them
         if not self._buffer:
             self._buffered_at = time.monotonic()
-        slots = self._buffer.slots
+        slots, count = self._buffer.slots, len(self._buffer)
         for row in rows:
             if not self._trial.concerns(row):
                 self._buffer.append(row)
             elif not self._trial.admit(row):
                 self._give_back(row, delay=random.uniform(1.0, 3.0))
         if (more := self._buffer.slots - slots) > 0:
-            self._per_slot = max(1.0, (self._per_slot + len(rows) / more) / 2)
+            self._per_slot = max(1.0, (self._per_slot + (len(self._buffer) - count) / more) / 2)
         if self.open:
             self._pump()
         else:
