@@ -68,6 +68,15 @@ def test_they_are_halved_once_for_all_that_began_before() -> None:
     assert slots.slots == 5
 
 
+def test_trouble_of_runs_that_began_before_the_last_rise_counts() -> None:
+    slots = Adaptive(2, 40)
+    for now in range(5):
+        full_round(slots, now)
+    assert slots.slots == 17  # since 5.0
+    assert slots.ended(4.5, "throttled", 5.1) == "throttled"
+    assert slots.slots == 8
+
+
 def test_never_below_the_least() -> None:
     slots = Adaptive(4, 40)
     for now in range(20, 30):

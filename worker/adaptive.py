@@ -25,8 +25,8 @@ class Adaptive:
 
     They rise by a step (a tenth of the way) when a claim was full and every slot is taken, once a
     run that began with the present number has ended well: so once in the time that a run takes.
-    They are halved when a run ends in trouble that began with the present number; one that began
-    before speaks of an older one. While claims come back short they go down by a step a second, not
+    They are halved when a run ends in trouble; those that began before the last halving speak of the
+    number that was halved already. While claims come back short they go down by a step a second, not
     below what runs.
     """
 
@@ -36,6 +36,7 @@ class Adaptive:
         self._most = most
         self._step = max(1, (most - least) // STEPS)
         self._changed_at = -math.inf
+        self._halved_at = -math.inf
         self._borne = True
 
     def claimed(self, asked: int, count: int, running: int, now: float) -> Why | None:
@@ -51,11 +52,12 @@ class Adaptive:
 
     def ended(self, began: float, trouble: Trouble | None, now: float) -> Why | None:
         """A run ended that began then."""
-        if began < self._changed_at:
-            return None
         if trouble is None:
-            self._borne = True
+            self._borne = self._borne or began >= self._changed_at
             return None
+        if began < self._halved_at:
+            return None
+        self._halved_at = now
         return self._change(max(self._least, self.slots // 2), now, trouble)
 
     def _change(self, slots: int, now: float, why: Why) -> Why | None:
