@@ -261,7 +261,7 @@ async def test_rows_of_a_batch_that_are_throttled_count_too(
 
     @app.batch("track", size=5)
     async def track(batch: Batch[dict[str, object]]) -> None:
-        batch[0].settle(Throttled("429", retry_after=30))
+        batch[0].settle(Throttled("429", retry_after=30, key="somebody"))
         for item in batch.unanswered:
             item.done()
 
