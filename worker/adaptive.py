@@ -26,8 +26,8 @@ class Adaptive:
     They rise by a step (a tenth of the way) when a claim was full and every slot is taken, once a
     run that began with the present number has ended well: so once in the time that a run takes.
     They are halved when a run ends in trouble; those that began before the last halving speak of
-    the number that was halved already. While claims come back short they go down by a step a second,
-    not below what runs.
+    the number that was halved already. While claims come back short they go down by a step a
+    second, not below what runs.
     """
 
     def __init__(self, least: int, most: int) -> None:
