@@ -15,7 +15,7 @@ from tests.adopted import source
 from tests.adoption import adopt
 from tests.facts import until
 from tests.test_rows_plan import SWITCHES, as_a_worker, explain, faults, nodes
-from tests.workers import running
+from tests.workers import drained, running
 from worker import App, Context
 from worker.claim import Claimer
 from worker.errors import RegistrationError
@@ -211,6 +211,33 @@ async def test_from_listing_to_handler(apg: asyncpg.Connection, db_url: str) -> 
     last = {client: place for place, client in enumerate(order)}
     others = [place for client, place in last.items() if client != "client 7"]
     assert max(others) < 650, "380 rows of theirs, as many turns of the large one, and its tenth"
+
+
+async def test_odd_columns_and_a_due_time_without_a_zone(
+    apg: asyncpg.Connection, db_url: str
+) -> None:
+    await apg.execute(
+        'create table "Odd Orders" ("Id" int primary key, "The Client" text, "Next:At" timestamp)'
+    )
+    add = ('"Odd Orders"', "--key", "Id", "--due", "Next:At", "--tenant", "The Client")
+    adopt(db_url, *add, "--per-tenant", "--name", "odd")
+    await apg.execute(
+        "insert into \"Odd Orders\" select i, i % 3, now() at time zone 'UTC'"
+        " from generate_series(1, 90) i"
+    )
+    app = App()
+    order: list[str | None] = []
+
+    @app.rows(
+        "odd", table='"Odd Orders"', key="Id", due="Next:At", tenant="The Client", per_tenant=1
+    )
+    async def track(row: dict[str, Any], context: Context) -> None:
+        order.append(context.tenant)
+
+    done = await drained(app, db_url)
+    assert done.report is not None
+    assert done.report.settled == 90
+    assert set(order) == {"0", "1", "2"}
 
 
 # -- plans ----------------------------------------------------------------------------------------
