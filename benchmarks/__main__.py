@@ -1,5 +1,5 @@
-"""`make bench`: python -m benchmarks [drain] [adopted] [fair] [limits] [--million] [--rows N]
-[--rounds N] [--slots N] [--json FILE]"""
+"""`make bench`: python -m benchmarks [drain] [adopted] [batches] [fair] [limits] [--million]
+[--rows N] [--rounds N] [--slots N] [--json FILE]"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import adopted, drain, fair, limits, million
+from benchmarks import adopted, batches, drain, fair, limits, million
 
 
 class Scenario(NamedTuple):
@@ -23,6 +23,7 @@ class Scenario(NamedTuple):
 SCENARIOS = {
     "drain": Scenario(drain.run, 50_000, 5),
     "adopted": Scenario(adopted.run, 20_000, 3),
+    "batches": Scenario(batches.run, 20_000, 3),
     "fair": Scenario(fair.run, 1_000_000, 300),
     "limits": Scenario(limits.run, 20_000, 5),
 }

@@ -41,6 +41,12 @@ def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
     return figures
 
 
+def rate(cluster: Cluster, kind: str, rows: int, slots: int) -> float:
+    """Rows a second of one worker, for a kind of benchmarks.noop."""
+    server.seed(cluster, rows, kind)
+    return rows / ours(cluster, rows, slots)["seconds"]
+
+
 def ours(cluster: Cluster, rows: int, slots: int) -> dict[str, float]:
     cpu, wal = server.cpu(cluster), server.wal(cluster)
     done = subprocess.run(

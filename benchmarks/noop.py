@@ -11,11 +11,15 @@ import json
 import resource
 import sys
 import time
+from typing import Any
 
 from worker.app import App
+from worker.items import Batch
 from worker.runtime import Budget, Worker
 from worker.settings import Settings
 from worker.url import DatabaseURL
+
+CALL = 0.02  # seconds that the outside world takes, for one row or for fifty
 
 app = App()
 
@@ -28,6 +32,24 @@ async def noop(i: int, pad: str) -> None:
 @app.handler
 async def wait(i: int, pad: str) -> None:
     await asyncio.sleep(0.05)
+
+
+@app.batch("noop_batch", size=50)
+async def noop_batch(rows: Batch[dict[str, Any]]) -> None:
+    for row in rows:
+        row.done()
+
+
+@app.handler
+async def call(i: int, pad: str) -> None:
+    await asyncio.sleep(CALL)
+
+
+@app.batch("call_batch", size=50)
+async def call_batch(rows: Batch[dict[str, Any]]) -> None:
+    await asyncio.sleep(CALL)
+    for row in rows:
+        row.done()
 
 
 async def drain(url: str, slots: int) -> dict[str, float]:

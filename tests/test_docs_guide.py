@@ -53,6 +53,9 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "send": ({"text": "hello"}, {"state": "done"}),
     "send throttled": ({"text": "131051"}, {"state": "scheduled", "attempt": 0}),
     "weekly": ({"email": "you@example.org"}, {"state": "done"}),
+    "follow": ({"number": "home-1"}, {"state": "done", "result": {"state": "home"}}),
+    "follow road": ({"number": "road-2"}, {"state": "retrying", "attempt": 1}),
+    "follow lost": ({"number": "lost"}, {"state": "dead", "attempt": 1}),
     "import": ({"page": 0}, {"state": "done", "result": 3}),
 }
 """Of each kind (the first word): arguments, and what becomes of the job."""

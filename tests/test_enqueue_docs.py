@@ -35,12 +35,12 @@ async def test_python(db_url: str, pg: psycopg.Connection) -> None:
         "url": db_url,
         "sqlalchemy_url": DatabaseURL.parse(db_url).sqlalchemy_url("psycopg"),
     }
-    assert len(blocks("python")) == 6
+    assert len(blocks("python")) == 7
     for block in blocks("python"):
         code = compile(block, "docs/enqueue.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         await _run(code, names)
     told = pg.execute("select kind, count(*) from worker.jobs group by 1 order by 1").fetchall()
-    assert told == [("charge", 6), ("receipt", 2), ("reindex", 1), ("remind", 1)]
+    assert told == [("charge", 6), ("receipt", 2), ("refresh", 6), ("reindex", 1), ("remind", 1)]
     assert pg.execute("select id from donations order by id").fetchall() == [(7,), (8,), (9,)]
 
 

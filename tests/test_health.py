@@ -138,3 +138,17 @@ async def test_a_worker_tells_how_it_is_and_how_its_pool_is_used(
     assert running.report.settled == 4
     with pytest.raises(ConnectionRefusedError):
         await asked(port, "/livez")
+
+
+async def test_an_adaptive_worker_tells_its_present_slots(db_url: str) -> None:
+    app = App()
+
+    @app.handler("write")
+    async def write() -> None: ...
+
+    running = Running(app, db_url, health="127.0.0.1:0", concurrency="2-20")
+    await running.start()
+    assert running.worker.health is not None
+    _, told = await asked(running.worker.health.port, "/healthz")
+    assert told["slots"] == 2
+    await running.stop()

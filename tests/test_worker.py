@@ -383,7 +383,7 @@ async def test_a_result_nested_too_deep_for_postgres(
     """Postgres refuses it when it is written; the row is done without it, its neighbours too."""
     deep = functools.reduce(lambda inner, _: [inner], range(32_000), [1])
     monkeypatch.setattr(
-        "worker.execute.json.dumps",
+        "worker.answers.json.dumps",
         lambda value, **_: "[" * 32_000 + "]" * 32_000 if value is deep else f'"{value}"',
     )
     app = App()

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.app import App, Task
+    from worker.batching import Batching
     from worker.context import Context
     from worker.errors import DuerowError, PayloadInvalid
     from worker.fair import Fair
+    from worker.items import Batch, Item
     from worker.job import Job
     from worker.lazy import Lazy
     from worker.outcome import Cancel, Dead, Retry, Snooze, Throttled
@@ -27,17 +29,21 @@ if TYPE_CHECKING:
     from worker.retry import PermanentError, RetryPolicy, wait_spread
     from worker.schedules.add import add_schedule, remove_schedule
     from worker.schedules.schedule import Schedule
+    from worker.spread import Spread
 
 __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "Batch",
+    "Batching",
     "Cancel",
     "Context",
     "Dead",
     "DuerowError",
     "Enqueued",
     "Fair",
+    "Item",
     "Job",
     "Lazy",
     "PayloadInvalid",
@@ -47,6 +53,7 @@ __all__ = [
     "RetryPolicy",
     "Schedule",
     "Snooze",
+    "Spread",
     "Task",
     "Throttled",
     "__version__",
@@ -59,14 +66,17 @@ __all__ = [
 
 _HOMES = {
     "app": ("App", "Task"),
+    "batching": ("Batching",),
     "context": ("Context",),
     "errors": ("DuerowError", "PayloadInvalid"),
     "fair": ("Fair",),
+    "items": ("Batch", "Item"),
     "job": ("Job",),
     "lazy": ("Lazy",),
     "producer": ("Enqueued", "enqueue", "enqueue_many"),
     "outcome": ("Cancel", "Dead", "Retry", "Snooze", "Throttled"),
     "redrive": ("Redrive",),
+    "spread": ("Spread",),
     "retry": ("PermanentError", "RetryPolicy", "wait_spread"),
     "schedules.add": ("add_schedule", "remove_schedule"),
     "schedules.schedule": ("Schedule",),

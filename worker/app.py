@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from worker.batching import Batching
 from worker.errors import RegistrationError
 from worker.events import Observer
 from worker.fair import Fair
@@ -121,6 +122,50 @@ class App:
 
         return register(kind) if callable(kind) else register
 
+    def batch(
+        self,
+        kind: str,
+        /,
+        *,
+        size: int = 50,
+        wait: float | dt.timedelta = 0.0,
+        by_tenant: bool = False,
+        then: Literal["again", "singly"] = "again",
+        queue: str = "default",
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        redrive: Redrive | None = None,
+        fair: Fair | None = None,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]:
+        """Registers a function that takes several jobs of a kind in one call.
+
+            @app.batch("track", size=50, wait=0.2)
+            async def track(parcels: Batch[Parcel]) -> None: ...
+
+        Each row has to be answered: see Batch. size, wait, by_tenant, then: see Batching.
+        timeout: seconds that one call may take. The others as for `handler`.
+        Raises RegistrationError where the function could not work as a handler.
+        """
+        batching = Batching(size, _seconds(wait), by_tenant, then)
+
+        def register(function: Callable[P, R]) -> Task[P, R]:
+            if isinstance(function, Task):
+                function = function._function
+            handler = build_handler(
+                kind,
+                function,
+                queue=queue,
+                retry=retry,
+                timeout=timeout,
+                redrive=redrive,
+                fair=fair,
+                batching=batching,
+            )
+            self.registry.add(handler)
+            return Task(function, handler)
+
+        return register
+
     def rows(
         self,
         name: str,
@@ -137,6 +182,7 @@ class App:
         from_: Literal["due", "now"] = "due",
         catch_up: bool = False,
         jitter: float | dt.timedelta = 0.0,
+        batch: int | Batching | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
         redrive: Redrive | None = None,
@@ -155,6 +201,8 @@ class App:
         every, from_, catch_up, jitter: see Recurrence; durations in seconds or as timedelta. The
             handler may return the next due time itself, as a datetime or as a timedelta from now.
             With neither, a row that succeeded is never due again: its due column becomes null.
+        batch: how many rows one call takes, or a Batching that says more; the handler then takes a
+            Batch of rows, each to be answered, instead of one row.
         retry, timeout, redrive: as for `handler`.
         Raises RegistrationError where the function could not work as a handler.
         """
@@ -181,6 +229,7 @@ class App:
             by_tenant=per_tenant is not None,
         )
         fair = None if per_tenant is None else Fair(per_tenant)
+        batching = Batching(batch) if isinstance(batch, int) else batch
         recurrence = Recurrence(
             every=None if every is None else _seconds(every),
             from_=from_,
@@ -199,6 +248,7 @@ class App:
                 fair=fair,
                 spec=spec,
                 recurrence=recurrence,
+                batching=batching,
             )
             self.registry.add(handler)
             return Task(function, handler)

@@ -38,6 +38,17 @@ class RowStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchRan(Event):
+    """The call of a batch is over. count: rows that it was given; seconds: how long it took."""
+
+    name: ClassVar[str] = "batch.ran"
+    source: str
+    kind: str
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RowSettled(Event):
     """A transition was accepted. seconds: run time of the handler; wait: from due to start."""
 
@@ -133,6 +144,18 @@ class WorkerFenced(Event):
     name: ClassVar[str] = "worker.fenced"
     worker: int
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsChanged(Event):
+    """An adaptive concurrency follows what happens. why: "backlog" or "idle" (more or less is due),
+    "throttled", "timeout", "pool" (sessions are short)."""
+
+    name: ClassVar[str] = "worker.slots"
+    worker: int
+    slots: int
+    before: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

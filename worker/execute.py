@@ -11,77 +11,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-import inspect
-import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, TypeVar
 
+from worker.answers import arguments, raised, returned, unreadable
+from worker.batches import Batches
 from worker.carrier import Talk, converse
 from worker.context import Context
-from worker.errors import PayloadInvalid, RowLost
+from worker.errors import RowLost
 from worker.events import Events, ResultRefused, RowAbandoned, RowStarted
+from worker.items import Item
 from worker.lazy import Lazy
-from worker.outcome import (
-    Answer,
-    Cancel,
-    Dead,
-    Done,
-    Failed,
-    Outcome,
-    Released,
-    Retry,
-    Snooze,
-    Throttled,
-    text_of,
-)
-from worker.registry import Adopted, Handler, Registry
-from worker.retry import PermanentError, RetryPolicy
+from worker.outcome import Answer, Done, Failed, Throttled
+from worker.registry import Handler, Registry
+from worker.retry import RetryPolicy
 from worker.row import Row
+from worker.run import BatchRun, Part, Reason, Run
 from worker.seat import Seat
 from worker.sessions import Sessions, still_open
 from worker.source import Settlement, Source
 from worker.threads import Abandoned, Threads
 from worker.transition import decide, spent
+from worker.trouble import trouble_of
 
 PATIENCE = 2.0  # seconds that a cancelled handler has to end
 WATCH_EVERY = 0.05  # seconds between two looks at the deadlines
-RESULT_LIMIT = 64 * 1024
 
 Claim = tuple[str, Any, int]  # source, key, token
-Reason = Literal["timeout", "stop", "cancelled", "lost"]
-
-
-class HandlerTimeout(Exception):
-    """The handler ran longer than its timeout."""
-
-
-class Unserializable(Exception):
-    """The handler's result cannot be stored as JSON."""
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One row being run. reason: why it was asked to end early, if it was."""
-
-    row: Row
-    handler: Handler
-    context: Context
-    started: float
-    wait: float
-    task: asyncio.Task[None] | None = None
-    reason: Reason | None = None
-    settled: bool = False
-    seat: Seat | None = None
-    patience: asyncio.TimerHandle | None = None
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
+_R = TypeVar("_R", bound=Run)
 
 
 class Executor:
@@ -89,7 +49,7 @@ class Executor:
 
     settle: takes what a run decided. finished: called when a slot is free; `committed` of settle
     says that a session has already carried the transition out. throttled: called when a handler
-    was told to come back later.
+    was told to come back later, from its thread perhaps.
     """
 
     def __init__(
@@ -119,23 +79,64 @@ class Executor:
         self._finished = finished
         self._throttled = throttled
         self._threads = Threads()
+        self._batches = Batches(
+            sources,
+            sessions,
+            self._threads,
+            events,
+            patience=PATIENCE,
+            settle=settle,
+            committed=committed,
+            lost=lost,
+            throttled=throttled,
+        )
         self._watch: asyncio.TimerHandle | None = None
         self.running: dict[Claim, Run] = {}
 
     def start(self, row: Row) -> None:
         """Begins to run a row; it holds a slot until `finished` is called."""
-        loop = asyncio.get_running_loop()
         handler = self._registry.get(row.kind)
-        timeout = self._default_timeout if handler.timeout is None else handler.timeout
-        started = time.monotonic()
-        deadline = started + timeout if timeout else None
+        if handler.batching is not None:
+            self.start_batch([row])
+            return
+        started, deadline = self._times(handler)
         wait = (row.claimed_at - row.due_at).total_seconds()
         run = Run(row, handler, Context(row, self._installation, deadline), started, wait)
-        self.running[row.source, row.key, row.token] = run
-        if deadline is not None and self._watch is None:
-            self._watch = loop.call_later(WATCH_EVERY, self._watch_deadlines)
         self._events.emit(RowStarted(row))
-        run.task = loop.create_task(self._run(run))
+        self._begin(run, self._run)
+
+    def start_batch(self, rows: Sequence[Row]) -> None:
+        """Begins to run rows of one kind, at least one, in one call; they hold one slot."""
+        handler = self._registry.get(rows[0].kind)
+        started, deadline = self._times(handler)
+        contexts = [Context(row, self._installation, deadline) for row in rows]
+        run = BatchRun(rows[0], handler, contexts[0], started, _wait(rows[0]))
+        run.parts = [
+            Part(row, Item(context), _wait(row))
+            for row, context in zip(rows, contexts, strict=True)
+        ]
+        run.unsettled = len(rows)
+        for row in rows:
+            self._events.emit(RowStarted(row))
+        self._begin(run, self._run_batch)
+
+    @property
+    def rows_running(self) -> int:
+        """A batch is one run of several rows."""
+        return sum(len(run.rows) for run in self.running.values())
+
+    def _times(self, handler: Handler) -> tuple[float, float | None]:
+        """Now, and the deadline of a run that starts now."""
+        timeout = self._default_timeout if handler.timeout is None else handler.timeout
+        started = time.monotonic()
+        return started, started + timeout if timeout else None
+
+    def _begin(self, run: _R, call: Callable[[_R], Coroutine[Any, Any, None]]) -> None:
+        loop = asyncio.get_running_loop()
+        self.running[run.row.source, run.row.key, run.row.token] = run
+        if run.context.deadline is not None and self._watch is None:
+            self._watch = loop.call_later(WATCH_EVERY, self._watch_deadlines)
+        run.task = loop.create_task(call(run))
 
     def stop(self, run: Run, reason: Reason, patience: float = PATIENCE) -> None:
         """Asks a run to end; abandons it if it has not after `patience` seconds. Of several
@@ -144,7 +145,7 @@ class Executor:
             return
         if run.reason is None:
             run.reason = reason
-            run.context.cancel()
+            run.cancel()
             assert run.task is not None
             run.task.cancel()
         loop = asyncio.get_running_loop()
@@ -162,7 +163,11 @@ class Executor:
         """Ends the runs of these (source, key as text, token) claims for an operator."""
         asked = set(claims)
         for run in list(self.running.values()):
-            if (run.row.source, run.row.row_key, run.row.token) in asked:
+            if isinstance(run, BatchRun):
+                parts = [p for p in run.parts if _claim_of(p.row) in asked]
+                if parts and self._batches.cancel(run, parts):
+                    self.stop(run, "cancelled")
+            elif _claim_of(run.row) in asked:
                 self.stop(run, "cancelled")
 
     def close(self) -> None:
@@ -181,25 +186,27 @@ class Executor:
         finally:
             self._end(run)
 
+    async def _run_batch(self, run: BatchRun) -> None:
+        try:
+            await self._batches.run(run)
+        finally:
+            self._end(run)
+
     async def _answer(self, run: Run) -> Answer | None:
         """What the handler says; None when a session has settled the row, or the claim was lost."""
         try:
-            arguments = _arguments(run)
-        except PayloadInvalid as error:
-            return Dead(error)
-        except BaseException as error:  # a validator is the user's code
-            return Dead(
-                f"the arguments could not be read: {type(error).__name__}: {text_of(error)}"
-            )
+            given = arguments(run)
+        except BaseException as error:
+            return unreadable(error)
         if run.handler.signature.context is not None:
-            arguments[run.handler.signature.context] = run.context
+            given[run.handler.signature.context] = run.context
         try:
             if run.handler.signature.session is not None:
-                return await self._call_with_session(run, arguments)
+                return await self._call_with_session(run, given)
             if run.handler.is_async:
-                return self._read(run, await run.handler.function(**arguments))
+                return self._read(run, await run.handler.function(**given))
             function = run.handler.function
-            value = await self._in_thread(run, lambda: function(**arguments))
+            value = await self._in_thread(run, lambda: function(**given))
             return self._read(run, value)
         except RowLost:
             self._report_lost(run, "a session's commit")
@@ -277,19 +284,15 @@ class Executor:
 
     def _read(self, run: Run, value: Any) -> Answer:
         """A handler's return value as an answer."""
-        if value is None and run.handler.table is None:
+        if value is None and run.handler.table is None:  # nearly all of them
             return Done()
-        if inspect.isawaitable(value) or inspect.isasyncgen(value) or inspect.isgenerator(value):
-            return Failed(_never_ran(run, value))
-        if isinstance(value, Retry | Snooze | Throttled | Cancel | Dead):
-            return value
-        if run.handler.table is not None:
-            return _recur(run, run.handler.table, value)
-        try:
-            return Done(_as_json(value))
-        except Unserializable as error:
-            self._events.emit(ResultRefused(run.row, str(error)))
-            return Done()
+        return returned(
+            value,
+            run.row,
+            run.handler,
+            run.seconds,
+            lambda why: self._events.emit(ResultRefused(run.row, why)),
+        )
 
     def _read_error(self, run: Run, error: BaseException) -> Answer | None:
         """What a handler raised, in the light of why it may have been asked to end."""
@@ -297,21 +300,10 @@ class Executor:
             if run.seat is not None:
                 run.seat.cut()
             self._events.emit(RowAbandoned(run.row, run.seconds))
-        match run.reason:
-            case "timeout":
-                return Failed(_timed_out(run))
-            case "stop":
-                return Released("the worker stopped", started=True)
-            case "cancelled":
-                return Cancel("an operator asked for it")
-            case "lost":
-                self._report_lost(run, "a run that had not ended")
-                return None
-        if isinstance(error, Retry | Snooze | Throttled | Cancel | Dead):
-            return error
-        if isinstance(error, Outcome):
-            return Failed(TypeError(f"{type(error).__name__} is no outcome a handler can raise"))
-        return Failed(error)
+        answer = raised(error, run.reason, run.row.kind)
+        if answer is None:
+            self._report_lost(run, "a run that had not ended")
+        return answer
 
     def _conclude(self, run: Run, answer: Answer, policy: RetryPolicy | None = None) -> None:
         self._report(run, self._settlement(run, answer, policy))
@@ -319,8 +311,10 @@ class Executor:
     def _settlement(
         self, run: Run, answer: Answer, policy: RetryPolicy | None = None
     ) -> Settlement:
-        if isinstance(answer, Throttled):
-            self._throttled(run.row, answer)
+        if type(answer) is not Done:
+            run.trouble = trouble_of(answer)
+            if isinstance(answer, Throttled):
+                self._throttled(run.row, answer)
         transition = decide(run.row, answer, policy or run.handler.retry)
         return Settlement(run.row, transition, run.seconds, run.wait)
 
@@ -349,8 +343,9 @@ class Executor:
         """The run was asked to end and did not."""
         if run.settled:
             return
-        answer = self._read_error(run, Abandoned())
-        if answer is not None:
+        if isinstance(run, BatchRun):
+            self._batches.abandon(run)
+        elif (answer := self._read_error(run, Abandoned())) is not None:
             self._conclude(run, answer)
         self._end(run)
 
@@ -363,55 +358,10 @@ class Executor:
         self._finished(run)
 
 
-def _arguments(run: Run) -> dict[str, Any]:
-    """What the handler is called with, but for context and session. Raises PayloadInvalid."""
-    table = run.handler.table
-    if table is None:
-        return run.handler.signature.read(run.row.args)
-    if isinstance(run.row.args, PayloadInvalid):
-        raise run.row.args
-    return {table.row: table.row_type.build(run.row.args)}
+def _wait(row: Row) -> float:
+    """Seconds from due to claimed."""
+    return (row.claimed_at - row.due_at).total_seconds()
 
 
-def _recur(run: Run, table: Adopted, value: Any) -> Done | Dead:
-    """When the row of an adopted table is due again: at the time that the handler returned, or as
-    its recurrence says."""
-    if isinstance(value, dt.timedelta):
-        return Done(next_in=max(0.0, value.total_seconds()))
-    if isinstance(value, dt.datetime):
-        if value.tzinfo is None:
-            return Dead(  # no second run would mend it, and the first has done its work
-                f"the handler returned a time without a time zone, {value.isoformat()}: "
-                "return datetime.now(UTC) + ..., or a timedelta from now"
-            )
-        return Done(next_at=value)
-    assert run.row.occurrence is not None
-    now = run.row.claimed_at + dt.timedelta(seconds=run.seconds)
-    return table.recurrence.after(run.row.occurrence, now, None)
-
-
-def _timed_out(run: Run) -> HandlerTimeout:
-    return HandlerTimeout(f"the handler of {run.row.kind!r} ran longer than its timeout allows")
-
-
-def _never_ran(run: Run, value: Any) -> PermanentError:
-    """For a `def` that hands back what an `async def` or a generator gave it."""
-    if inspect.iscoroutine(value):
-        value.close()
-    return PermanentError(
-        f"the handler of {run.row.kind!r} returned a {type(value).__name__} that nobody runs",
-        hint="make it `async def` and await what it calls",
-    )
-
-
-def _as_json(value: Any) -> str:
-    try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        size = len(text.encode())
-    except Exception as error:  # a subclass of dict may raise anything
-        raise Unserializable(text_of(error)) from None
-    if size > RESULT_LIMIT:
-        raise Unserializable(f"{size} bytes are over the limit of {RESULT_LIMIT}")
-    if "\\u0000" in text:
-        raise Unserializable("it holds a NUL, which Postgres does not store")
-    return text
+def _claim_of(row: Row) -> tuple[str, str, int]:
+    return row.source, row.row_key, row.token

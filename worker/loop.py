@@ -10,15 +10,19 @@ replicas.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from worker.adaptive import Pace
+from worker.batching import Batching
+from worker.buffer import Buffer
 from worker.claim import Claimers
-from worker.execute import Executor, Run
+from worker.execute import Executor
 from worker.flow.gatekeeper import Gatekeeper
 from worker.row import Row
+from worker.run import Run
 from worker.settle import BATCH_MOST, Settler
 from worker.source import Settlement
 from worker.timetable import Timetable
@@ -34,7 +38,8 @@ UNWRITTEN_MOST = 4 * BATCH_MOST
 class Loop:
     """Moves rows from the claimer through the executor to the settler.
 
-    slots: rows that run at once. batch: rows per claim at most.
+    pace: how many rows run at once, and how many a claim takes at most.
+    batching: of the kinds that are handled several rows at once: how.
     poll: (first, most) seconds between two polls while nothing is due; doubles in between.
     worker: this worker's id, or None while it has none.
     """
@@ -45,8 +50,8 @@ class Loop:
         settler: Settler,
         gates: Gatekeeper,
         *,
-        slots: int,
-        batch: int,
+        pace: Pace,
+        batching: Mapping[str, Batching | None],
         poll: tuple[float, float],
         max_crashes: int,
         worker: Callable[[], int | None],
@@ -60,18 +65,25 @@ class Loop:
         self._claimer = claimer
         self._settler = settler
         self._gates = gates
-        self._slots = slots
-        self._batch = batch
+        self.on_paced: Callable[[int, int, str], None] = lambda before, slots, why: None
+        self._pace = pace
+        self._slots = pace.slots
+        self._batch = pace.batch
         self._poll_first, self._poll_most = poll
         self._poll = self._poll_first
         self._trial = Trial(max_crashes)
         self._trial_alarm: asyncio.TimerHandle | None = None
         self._worker = worker
         self._hears = hears
-        self._buffer: deque[Row] = deque()
+        self._batching = batching.get
         self._timetable = Timetable(self._pump)
+        self._buffer = Buffer(batching.get)
         self._buffered_at = 0.0
         self._mean_run: float | None = None
+        # Rows that one slot takes, as claims have shown; at first the fewest that it may.
+        self._per_slot = float(min((b.size if b else 1 for b in batching.values()), default=1))
+        self._asking = False  # a claim is on its way
+        self._lot_alarm: asyncio.TimerHandle | None = None
         self.open = True
         self._dry = (
             False  # the last claim found less than it asked for, and nothing was heard since
@@ -109,9 +121,15 @@ class Loop:
             return BUFFER_AGE_MOST
         self._dry = False
         self._gates.begin()
-        rows = await self._claimer.step(want, worker)
+        self._asking = True
+        try:
+            rows = await self._claimer.step(want, worker)
+        finally:
+            self._asking = False
         self._dry = not rows or (len(rows) < want and not self._asks_again())
         self._accept(rows, worker)
+        running = len(self.executor.running)
+        self._paced(self._pace.claimed(want, len(rows), running, time.monotonic()))
         if len(rows) == want:
             return 0.0
         return self._rest(found=bool(rows))
@@ -148,11 +166,19 @@ class Loop:
         """A slot is free."""
         if self._trial.end(run.row):
             self._dry = False
+        if self._pace.adaptive:
+            self._paced(self._pace.ended(run.started, run.hindered, time.monotonic()))
         seconds = run.seconds
         mean = self._mean_run
         self._mean_run = seconds if mean is None else mean + 0.1 * (seconds - mean)
         self._pump()
         self.look_for_room()
+
+    def _paced(self, why: str | None) -> None:
+        before, self._slots, self._batch = self._slots, self._pace.slots, self._pace.batch
+        if why is not None:
+            self.on_paced(before, self._slots, why)
+            self._pump()
 
     def look_for_room(self) -> None:
         """A slot is free, or results were written: claims if that makes room and there may be
@@ -166,7 +192,7 @@ class Loop:
         """Claims no more and gives back what has not started."""
         self.open = False
         self._release_all()
-        for alarm in (self._alarm, self._trial_alarm):
+        for alarm in (self._alarm, self._trial_alarm, self._lot_alarm):
             if alarm is not None:
                 alarm.cancel()
         self.wake.set()
@@ -178,12 +204,17 @@ class Loop:
         self._trial.end()
 
     @property
+    def slots(self) -> int:
+        """How many runs there may be at once, as it is now."""
+        return self._slots
+
+    @property
     def buffered(self) -> int:
         return len(self._buffer) + len(self._timetable) + (self._trial.waiting is not None)
 
     def held(self) -> dict[str, list[Row]]:
         """Every row that is ours, by source."""
-        running = (run.row for run in self.executor.running.values())
+        running = (row for run in self.executor.running.values() for row in run.rows)
         waiting = () if self._trial.waiting is None else (self._trial.waiting,)
         held: dict[str, list[Row]] = {}
         for row in (*running, *waiting, *self._buffer, *self._timetable, *self._settler.held()):
@@ -194,31 +225,35 @@ class Loop:
         """How many rows to claim."""
         if self._settler.pending >= UNWRITTEN_MOST or self._trial.alone:
             return 0
-        held = len(self.executor.running) + len(self._buffer) + len(self._timetable)
-        room = self._slots + self._ahead() - held
+        held = len(self.executor.running) + self._buffer.slots + len(self._timetable)
+        free = self._slots + self._ahead() - held
+        room = int(free) if self._per_slot == 1.0 else math.ceil(round(free * self._per_slot, 6))
         if self.row_budget is not None:
             room = min(room, self.row_budget - self.taken)
         return max(0, min(self._batch, room))
 
     def _ahead(self) -> int:
-        """How many rows beyond the slots: what they finish in AHEAD seconds."""
+        """How many runs beyond the slots: what they finish in AHEAD seconds."""
         if self._mean_run is None:
             return 0
-        return int(min(BUFFER_MOST, self._slots * AHEAD / max(self._mean_run, 1e-6)))
+        most = BUFFER_MOST / self._per_slot
+        return int(min(most, self._slots * AHEAD / max(self._mean_run, 1e-6)))
 
     def _worth_claiming(self, room: int) -> bool:
         """A claim of one row costs nearly as much as one of a hundred: not before half of what is
         held ahead has gone, unless a slot stands empty."""
         if room <= 0:
             return False
-        if not self._buffer and len(self.executor.running) < self._slots:
+        if not self._buffer.queue and len(self.executor.running) < self._slots:
             return True
-        return room >= min(self._batch, self._ahead() // 2 + 1)
+        return room >= min(self._batch, (self._ahead() // 2 + 1) * self._per_slot)
 
     def _accept(self, rows: list[Row], worker: int) -> None:
         if not rows:
             if self._claimer.looked and self._gates.next_in is None:
                 self.empty.set()
+            if self._buffer:  # nothing more comes for what waits to fill up
+                self._pump()
             return
         self.empty.clear()
         self.taken += len(rows)
@@ -226,6 +261,7 @@ class Loop:
             return  # declared dead meanwhile; the sweep returns them
         if not self._buffer:
             self._buffered_at = time.monotonic()
+        slots, count = self._buffer.slots, len(self._buffer)
         for row in rows:
             if self._gates.stops(row):  # closed while the claim was under way
                 self._give_back(row)
@@ -233,6 +269,8 @@ class Loop:
                 (self._buffer if row.not_before is None else self._timetable).append(row)
             elif not self._trial.admit(row):
                 self._give_back(row, delay=random.uniform(1.0, 3.0))
+        if (more := self._buffer.slots - slots) > 0:
+            self._per_slot = max(1.0, (self._per_slot + (len(self._buffer) - count) / more) / 2)
         if self.open:
             self._pump()
         else:
@@ -255,16 +293,41 @@ class Loop:
             return
         if self._timetable:
             self._keep_time()
-        while self._buffer and len(running) < self._slots:
-            self.executor.start(self._buffer.popleft())
+        while len(running) < self._slots and self._ready():
+            rows = self._buffer.take()
+            if len(rows) == 1:
+                self.executor.start(rows[0])
+            else:
+                self.executor.start_batch(rows)
             self._buffered_at = time.monotonic()
+        if self._buffer.filling or self._lot_alarm is not None:
+            self._pump_lots()
+
+    def _ready(self) -> bool:
+        if not self._buffer.filling:
+            return bool(self._buffer.queue)
+        more = self._asking or (not self._dry and self._room() > 0)
+        return self._buffer.ready(more=more, hurry=self.until_empty)
+
+    def _pump_lots(self) -> None:
+        """Again when a lot has waited long enough for more rows."""
+        if self._lot_alarm is not None:
+            self._lot_alarm.cancel()
+            self._lot_alarm = None
+        if len(self.executor.running) >= self._slots:
+            return  # when one is free it is looked at anyway
+        if (seconds := self._buffer.waits_for()) is not None:
+            self._lot_alarm = asyncio.get_running_loop().call_later(seconds + 0.001, self._pump)
 
     def _keep_time(self) -> None:
         """Starts rows whose time has come; those that missed it go back."""
         for row in self._timetable.late():
             self._give_back(row)
         for row in self._timetable.due(self._slots - len(self.executor.running)):
-            self.executor.start(row)
+            if self._batching(row.kind) is None:
+                self.executor.start(row)
+            else:
+                self._buffer.append(row)
 
     def _pump_in(self, seconds: float) -> None:
         if self._trial_alarm is not None:
@@ -295,7 +358,9 @@ class Loop:
         return self.until_empty or not self._hears()
 
     def _return_stale(self) -> None:
-        if self._buffer and time.monotonic() - self._buffered_at > BUFFER_AGE_MOST:
+        aged = self._buffer and time.monotonic() - self._buffered_at > BUFFER_AGE_MOST
+        idle = len(self.executor.running) < self._slots and not self._trial.alone
+        if aged and not (idle and not self._buffer.queue):  # but what waits to fill up may
             self._mean_run = max(self._mean_run or 0.0, BUFFER_AGE_MOST)
             self._release_buffer()
 
@@ -307,9 +372,7 @@ class Loop:
             self._give_back(row)
 
     def _release_buffer(self) -> None:
-        while self._buffer:
-            self._give_back(self._buffer.popleft())
-        for row in self._timetable.clear():
+        for row in (*self._buffer.clear(), *self._timetable.clear()):
             self._give_back(row)
 
     def _give_back_stopped(self) -> None:
@@ -318,6 +381,8 @@ class Loop:
             for row in [row for row in rows if self._gates.stops(row)]:
                 rows.remove(row)
                 self._give_back(row)
+        for row in self._buffer.clear():
+            self._give_back(row)
 
     def _give_back(self, row: Row, delay: float | None = None) -> None:
         transition = Transition("released", delay=delay, refund=1, recorded=False)

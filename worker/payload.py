@@ -2,7 +2,8 @@
 
 Parameters fall into three groups, told apart by their annotation: the context, the session, and
 everything else, which is the payload, validated by pydantic in JSON mode. Unknown and missing
-arguments are errors. A handler with `**args: Any` takes whatever comes.
+arguments are errors. A handler with `**args: Any` takes whatever comes. A handler of batches has
+one parameter annotated `Batch[T]` instead, and T is the shape of each row's payload.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing_extensions import TypedDict
 
 from worker.context import Context
 from worker.errors import PayloadInvalid, RegistrationError
+from worker.items import Batch
+from worker.itemtype import item_adapter
 from worker.lazy import Lazy
 
 # The session kinds, by the public name of the annotation: nothing is imported to compare.
@@ -40,6 +43,8 @@ class Signature:
 
     context, session: the names of those parameters, or None. session_kind: a value of SESSIONS.
     lazy: the handler opens its session itself.
+    batch: the name of the parameter that takes several rows at once, or None; item: the type of
+        each one's data.
     """
 
     kind: str
@@ -49,12 +54,19 @@ class Signature:
     lazy: bool
     fields: frozenset[str]
     open_ended: bool
-    _adapter: TypeAdapter[dict[str, Any]] | None  # None: the payload is no JSON, but a row
+    _adapter: TypeAdapter[Any] | None  # None: the payload is no JSON, but a row
+    batch: str | None = None
+    item: Any = None
 
     def read(self, args: str) -> dict[str, Any]:
         """The payload arguments in `args`, a JSON object. Raises PayloadInvalid."""
         if not self.fields and not self.open_ended and args == "{}":
             return {}
+        arguments: dict[str, Any] = self.read_item(args)
+        return arguments
+
+    def read_item(self, args: str) -> Any:
+        """The data of a batch's row in `args`, a JSON object. Raises PayloadInvalid."""
         assert self._adapter is not None
         try:
             return self._adapter.validate_json(args)
@@ -73,7 +85,7 @@ class Signature:
             raise PayloadInvalid(
                 f"the arguments of {self.kind!r} are not JSON", why=_first_sentence(error)
             ) from None
-        self.read(text)
+        self.read_item(text)
         return text
 
 
@@ -101,8 +113,9 @@ def read_signature(kind: str, function: Callable[..., Any], *, of_rows: bool = F
     of_rows: it takes the rows of an adopted table, which need not fit into JSON.
     """
     hints = _hints(kind, function)
-    context = session = session_kind = None
+    context = session = session_kind = batch = None
     fields: dict[str, Any] = {}
+    item: Any = None
     open_ended = lazy = False
     for name, parameter in inspect.signature(function).parameters.items():
         annotation = hints.get(name, Any)
@@ -122,6 +135,8 @@ def read_signature(kind: str, function: Callable[..., Any], *, of_rows: bool = F
                 )
             session, session_kind = name, found
             lazy = get_origin(given) is Lazy
+        elif Batch in (given, get_origin(given)):
+            batch, item = name, next(iter(get_args(given)), dict)
         elif parameter.kind is parameter.VAR_KEYWORD:
             open_ended = True
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
@@ -131,6 +146,11 @@ def read_signature(kind: str, function: Callable[..., Any], *, of_rows: bool = F
             )
         else:
             fields[name] = _field(kind, name, annotation, parameter)
+    if batch is not None:
+        others = [*fields, *([context] if context else ()), *(["**"] if open_ended else ())]
+        _refuse_beside_batch(kind, others)
+        names, more, adapter = (frozenset(), False, None) if of_rows else item_adapter(kind, item)
+        return Signature(kind, None, session, session_kind, lazy, names, more, adapter, batch, item)
     return Signature(
         kind,
         context,
@@ -141,6 +161,15 @@ def read_signature(kind: str, function: Callable[..., Any], *, of_rows: bool = F
         open_ended,
         None if of_rows else _adapter(kind, fields, open_ended),
     )
+
+
+def _refuse_beside_batch(kind: str, others: list[str]) -> None:
+    if others:
+        raise RegistrationError(
+            f"handler of {kind!r} takes a batch and {', '.join(others)}",
+            why="what its rows carry differs from row to row",
+            hint="take it from each row: item.data, item.context",
+        )
 
 
 def _field(kind: str, name: str, annotation: Any, parameter: inspect.Parameter) -> Any:

@@ -17,6 +17,7 @@ from worker.batch import KEYED, PLAIN, Batch, Encode, Key
 from worker.carrier import Talk, converse
 from worker.job import Job
 from worker.jsonb import PAYLOAD_LIMIT
+from worker.spread import Spread
 from worker.statements import statement
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def enqueue(
     *,
     encode: Encode | None = None,
     limit: int = PAYLOAD_LIMIT,
+    spread: Spread | None = None,
 ) -> Enqueued: ...
 @overload
 def enqueue(
@@ -52,17 +54,24 @@ def enqueue(
     *,
     encode: Encode | None = None,
     limit: int = PAYLOAD_LIMIT,
+    spread: Spread | None = None,
 ) -> Awaitable[Enqueued]: ...
 def enqueue(
-    connection: Any, job: Job, *, encode: Encode | None = None, limit: int = PAYLOAD_LIMIT
+    connection: Any,
+    job: Job,
+    *,
+    encode: Encode | None = None,
+    limit: int = PAYLOAD_LIMIT,
+    spread: Spread | None = None,
 ) -> Any:
     """Enqueues one job. On an async connection the answer has to be awaited.
 
     encode: writes a job's args as JSON text (default: as pydantic does). limit: bytes of it.
+    spread: what to add to the due time.
     Raises PayloadInvalid for args, UsageError for anything else that cannot be enqueued, both
     before anything is sent; and what the driver raises.
     """
-    batch = Batch([job], encode, limit)
+    batch = Batch([job] if spread is None else spread.apply([job]), encode, limit)
     return converse(connection, _one(batch), together=batch.keyed)
 
 
@@ -73,6 +82,7 @@ def enqueue_many(
     *,
     encode: Encode | None = None,
     limit: int = PAYLOAD_LIMIT,
+    spread: Spread | None = None,
 ) -> list[Enqueued]: ...
 @overload
 def enqueue_many(
@@ -81,6 +91,7 @@ def enqueue_many(
     *,
     encode: Encode | None = None,
     limit: int = PAYLOAD_LIMIT,
+    spread: Spread | None = None,
 ) -> Awaitable[list[Enqueued]]: ...
 def enqueue_many(
     connection: Any,
@@ -88,6 +99,7 @@ def enqueue_many(
     *,
     encode: Encode | None = None,
     limit: int = PAYLOAD_LIMIT,
+    spread: Spread | None = None,
 ) -> Any:
     """Enqueues jobs: all of them or, where anything raises, none that the caller could commit.
 
@@ -95,7 +107,8 @@ def enqueue_many(
     All jobs are held in memory; hundreds of thousands are better passed in several calls.
     Arguments and errors as for `enqueue`.
     """
-    batch = Batch(list(jobs), encode, limit)
+    given = list(jobs)
+    batch = Batch(given if spread is None else spread.apply(given), encode, limit)
     return converse(connection, _all(batch), together=True)
 
 

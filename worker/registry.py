@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from worker.batching import Batching
 from worker.errors import RegistrationError, UnknownKind
 from worker.fair import Fair
 from worker.outcome import storable
@@ -41,6 +42,7 @@ class Handler:
     table: the adopted table whose rows it runs; None for jobs.
     redrive: when its dead rows are run again; None for never.
     fair: how tenants take turns; None for the order of due times, whoever's a row is.
+    batching: how its rows are put together, if it takes several at once.
     """
 
     kind: str
@@ -53,6 +55,7 @@ class Handler:
     table: Adopted | None = None
     redrive: Redrive | None = None
     fair: Fair | None = None
+    batching: Batching | None = None
 
 
 def build_handler(
@@ -66,6 +69,7 @@ def build_handler(
     fair: Fair | None = None,
     spec: TableSpec | None = None,
     recurrence: Recurrence | None = None,
+    batching: Batching | None = None,
 ) -> Handler:
     """Raises RegistrationError where the function could not work as a handler."""
     _check_name("kind", kind)
@@ -79,6 +83,7 @@ def build_handler(
             hint="take the `yield` out; what a handler returns is its result",
         )
     signature = read_signature(kind, function, of_rows=spec is not None)
+    _check_batch(kind, signature, batching)
     is_async = inspect.iscoroutinefunction(function)
     wants = signature.session_kind
     if wants is not None and (wants in ASYNC_SESSIONS) is not is_async:
@@ -91,23 +96,27 @@ def build_handler(
     table = None
     if spec is not None:
         table = _adopted(spec, recurrence or Recurrence(), function, signature)
+    retry = retry or RetryPolicy()
     return Handler(
         kind,
         function,
         queue,
         signature,
-        retry or RetryPolicy(),
+        retry,
         timeout,
         is_async,
         table,
         redrive,
         fair,
+        batching,
     )
 
 
 def _adopted(
     spec: TableSpec, recurrence: Recurrence, function: Function, signature: Signature
 ) -> Adopted:
+    if signature.batch is not None:
+        return Adopted(spec, recurrence, signature.batch, RowType(spec.name, signature.item))
     if len(signature.fields) != 1 or signature.open_ended:
         raise RegistrationError(
             f"the handler of table {spec.name!r} takes {len(signature.fields)} arguments",
@@ -117,6 +126,19 @@ def _adopted(
     [row] = signature.fields
     annotation = get_type_hints(function, include_extras=True).get(row, dict)
     return Adopted(spec, recurrence, row, RowType(spec.name, annotation))
+
+
+def _check_batch(kind: str, signature: Signature, batching: Batching | None) -> None:
+    if batching is not None and signature.batch is None:
+        raise RegistrationError(
+            f"the handler of {kind!r} is to take several rows at once, and has no place for them",
+            hint="async def track(parcels: Batch[Parcel], ...)",
+        )
+    if batching is None and signature.batch is not None:
+        raise RegistrationError(
+            f"the handler of {kind!r} takes a batch, and is registered for single rows",
+            hint='@app.batch("track", size=50), or @app.rows("orders", ..., batch=50)',
+        )
 
 
 def _check_name(what: str, name: str) -> None:

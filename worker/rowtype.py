@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, Required, get_origin, get_type_hints, is_typeddict
+from typing import Any, get_origin, get_type_hints, is_typeddict
 
 import pydantic
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
-from typing_extensions import TypedDict
 
 from worker.errors import PayloadInvalid, RegistrationError
+from worker.itemtype import of_extensions
 
 
 class RowType:
@@ -58,7 +58,7 @@ class RowType:
 
 def _adapter(kind: str, annotation: Any) -> TypeAdapter[Any]:
     if is_typeddict(annotation):
-        annotation = _of_extensions(annotation)
+        annotation = of_extensions(annotation)
     try:
         return TypeAdapter(annotation)
     except (pydantic.PydanticUserError, TypeError) as error:
@@ -67,15 +67,6 @@ def _adapter(kind: str, annotation: Any) -> TypeAdapter[Any]:
             why=str(error).partition("\n")[0],
             hint="annotate it with a plain type, or with Any",
         ) from None
-
-
-def _of_extensions(typed: Any) -> Any:
-    """Before Python 3.12 pydantic knows the TypedDict of typing_extensions alone."""
-    required = typed.__required_keys__
-    hints = get_type_hints(typed)
-    fields = {n: Required[h] if n in required else NotRequired[h] for n, h in hints.items()}
-    make: Any = TypedDict  # made at run time, which no type checker can follow
-    return make(typed.__name__, fields)
 
 
 def _columns_of(kind: str, annotation: Any) -> dict[str, bool] | None:

@@ -22,6 +22,7 @@ from itertools import chain
 from typing import Any
 
 from worker import membership
+from worker.adaptive import Pace
 from worker.app import App
 from worker.chores import Chores, Retention
 from worker.claim import Claimer, Claimers
@@ -29,13 +30,14 @@ from worker.errors import DatabaseUnreachable, UsageError
 from worker.events import (
     Events,
     ServiceFailed,
+    SlotsChanged,
     SourceCaution,
     WorkerDraining,
     WorkerFenced,
     WorkerStarted,
     WorkerStopped,
 )
-from worker.execute import Executor, Run
+from worker.execute import Executor
 from worker.flow.gatekeeper import Gatekeeper
 from worker.health import Health
 from worker.heartbeat import GRACE_PASSED, Heartbeat
@@ -46,6 +48,7 @@ from worker.outcome import Throttled
 from worker.probe import Server, probe
 from worker.redrive import Rule
 from worker.row import Row
+from worker.run import Run
 from worker.service import Service, ServiceDied
 from worker.sessions import Sessions
 from worker.settings import Settings
@@ -180,7 +183,7 @@ class Worker:
             self._settler.failed,
             self._settler.released,
             self._settler.lost,
-            len(self._executor.running),
+            self._executor.rows_running,
         )
 
     # --- assembling ------------------------------------------------------------------------
@@ -236,7 +239,7 @@ class Worker:
         )
         self._sessions = Sessions(
             self._url,
-            settings.pool_size or settings.concurrency,
+            settings.pool_size or settings.slots,
             pooled=server.pooled,
             timeout=settings.statement_timeout,
         )
@@ -244,8 +247,8 @@ class Worker:
             claimers,
             self._settler,
             gates,
-            slots=settings.concurrency,
-            batch=settings.claim_batch,
+            pace=Pace(settings.concurrency, settings.claim_batch),
+            batching={handler.kind: handler.batching for handler in self._app.registry},
             poll=(settings.poll_interval, settings.poll_max),
             max_crashes=settings.max_crashes,
             worker=lambda: self.worker_id,
@@ -254,6 +257,7 @@ class Worker:
         gates.held = lambda: chain.from_iterable(self._loop.held().values())
         gates.on_change = self._loop.gates_changed
         gates.on_work = self._loop.wake.set
+        self._loop.on_paced = self._paced
         self._settler.on_written = self._loop.look_for_room
         self._settler.on_postponed = self._loop.expect
         self._settler.on_failed = claimers.rest
@@ -305,7 +309,7 @@ class Worker:
             settings.lease,
             sources,
             pooled=server.pooled and settings.direct_url is None,
-            status=lambda: (len(self._executor.running), self._settler.settled),
+            status=lambda: (self._executor.rows_running, self._settler.settled),
             gone=lambda: _tell(loop, self._fenced.set),
             cancels=lambda claims: _tell(loop, self._executor.cancel, claims),
             trouble=lambda why: outage.report("heartbeat", why, 1.0),
@@ -343,7 +347,7 @@ class Worker:
             "draining": draining,
             "worker": self.worker_id,
             "name": self.name,
-            "slots": self._settings.concurrency,
+            "slots": self._loop.slots,
             "running": len(self._executor.running),
             "settled": self._settler.settled,
             "pools": self._sessions.use(),
@@ -363,9 +367,7 @@ class Worker:
         self.worker_id = await self._register()
         self._heartbeat.start(self.worker_id)
         self.events.emit(
-            WorkerStarted(
-                self.worker_id, self.name, self.queues, self.kinds, self._settings.concurrency
-            )
+            WorkerStarted(self.worker_id, self.name, self.queues, self.kinds, self._settings.slots)
         )
         for caution in self._cautions:
             self.events.emit(caution)
@@ -394,7 +396,7 @@ class Worker:
                 version=version("duerow"),
                 queues=list(self.queues),
                 kinds=list(self.kinds),
-                slots=settings.concurrency,
+                slots=settings.slots,
                 lease=settings.lease,
             )
         except LinkDown as error:
@@ -409,6 +411,9 @@ class Worker:
         why = answer.reason or ""
         self._gates.throttle(row, seconds, why, queue=answer.queue, key=answer.key)
 
+    def _paced(self, before: int, slots: int, why: str) -> None:
+        self.events.emit(SlotsChanged(self.worker_id or 0, slots, before, why))
+
     def _called(self, worker: str) -> None:
         """An operator has asked the worker of that id for something; its heartbeat tells what."""
         if worker == str(self.worker_id):
@@ -419,7 +424,7 @@ class Worker:
         await self._fenced.wait()
         if (old := self.worker_id) is not None:
             self.worker_id = None
-            held = len(self._executor.running) + self._loop.buffered
+            held = self._executor.rows_running + self._loop.buffered
             self._loop.forget()
             self._executor.stop_all("lost")
             self.events.emit(WorkerFenced(old, held))
@@ -488,7 +493,7 @@ class Worker:
         stop_by = self._stop_by or time.monotonic() + grace
         self.events.emit(
             WorkerDraining(
-                self.worker_id or 0, len(self._executor.running), self._loop.buffered, grace
+                self.worker_id or 0, self._executor.rows_running, self._loop.buffered, grace
             )
         )
         self._heartbeat.beat_now()

@@ -19,13 +19,14 @@ from typing import Any
 class Seat:
     """Used by the run and, when it is abandoned, by the event loop beside it."""
 
-    __slots__ = ("_connection", "_cut", "_lock", "_release")
+    __slots__ = ("_connection", "_cut", "_lock", "_release", "waited")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._release: Callable[[], None] | None = None
         self._connection: Any = None
         self._cut = False
+        self.waited = 0.0  # seconds until there was a place
 
     def take(self, release: Callable[[], None]) -> None:
         """The place is this run's; `release` gives it to the next."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -79,11 +80,13 @@ class Sessions:
         """An async session inside a transaction that commits when the block ends well. Raises
         NoSession."""
         place: Any = self._places[kind]
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
                 await place.acquire()
         except TimeoutError:
             raise self._none_free() from None
+        seat.waited = time.monotonic() - began
         self._seat(kind, seat)
         try:
             async with self._open_async(kind, seat) as session:
@@ -95,8 +98,10 @@ class Sessions:
     def open_in_thread(self, kind: str, seat: Seat) -> Iterator[Any]:
         """A sync session likewise, for the thread that runs the handler."""
         place: Any = self._places[kind]
+        began = time.monotonic()
         if not place.acquire(timeout=self._timeout):
             raise self._none_free()
+        seat.waited = time.monotonic() - began
         self._seat(kind, seat)
         try:
             with self._open_sync(kind, seat) as session:

@@ -265,7 +265,7 @@ def effects_exactly_once(history: History) -> Iterator[Violation]:
     effects = Counter(key for key, _ in history.effects)
     tokens = dict(history.effects)
     for final in history.finals:
-        if final.kind != "work_in_session":
+        if final.kind not in ("work_in_session", "work_in_batch_session"):
             continue
         wanted = 1 if final.state == "done" else 0
         if effects[final.key] != wanted:

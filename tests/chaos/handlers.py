@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -18,7 +19,7 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from tests.chaos.broken import use_broken_sql
 from tests.chaos.ledger import DIRECTORY, Ledger
-from worker import App, Context, RetryPolicy
+from worker import App, Batch, Context, Item, RetryPolicy
 from worker.events import Event, RowAbandoned, RowLost
 
 _directory = Path(os.environ[DIRECTORY])
@@ -116,6 +117,41 @@ async def work_in_session(
         await write_effect(context, session)
         await asyncio.sleep(ms / 1000)
         maybe_fail(context, fails)
+
+
+@dataclass
+class Piece:
+    ms: float = 20
+    fails: int = 0
+
+
+@app.batch("work_in_batch", size=8, wait=0.1, retry=soon, timeout=0)
+async def work_in_batch(batch: Batch[Piece]) -> None:
+    async def one(item: Item[Piece]) -> None:
+        try:
+            with ledger.run(item.context):
+                await asyncio.sleep(item.data.ms / 1000)
+                maybe_fail(item.context, item.data.fails)
+        except Flaky as error:
+            item.settle(error)
+        else:
+            item.done()
+
+    await asyncio.gather(*map(one, batch))
+
+
+@app.batch("work_in_batch_session", size=4, retry=soon, timeout=0)
+async def work_in_batch_session(batch: Batch[Piece], session: asyncpg.Connection) -> None:
+    for item in batch:
+        try:
+            with ledger.run(item.context):
+                maybe_fail(item.context, item.data.fails)
+                await write_effect(item.context, session)
+                await asyncio.sleep(item.data.ms / 1000)
+        except Flaky as error:
+            item.settle(error)
+        else:
+            item.done()
 
 
 # -- handlers that will not end ----------------------------------------------------------------

@@ -83,7 +83,13 @@ class Scene:
     def load_mixed(self, count: int, ms: tuple[float, float], failing: float = 0.1) -> None:
         """Rows of every kind of ordinary work, with run times spread over `ms`; the share
         `failing` of them fails once or twice before it succeeds."""
-        kinds = {"work": 0.6, "work_in_thread": 0.2, "work_in_session": 0.2}
+        kinds = {
+            "work": 0.4,
+            "work_in_thread": 0.15,
+            "work_in_session": 0.15,
+            "work_in_batch": 0.15,
+            "work_in_batch_session": 0.15,
+        }
         steps = 10
         for kind, share in kinds.items():
             each = round(count * share / steps)

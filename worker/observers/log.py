@@ -32,6 +32,7 @@ EventDict = MutableMapping[str, Any]
 LEVELS = {
     events.RowsClaimed: logging.DEBUG,
     events.RowStarted: logging.DEBUG,
+    events.BatchRan: logging.DEBUG,
     events.ChoreRan: logging.DEBUG,
     events.RowLost: logging.WARNING,
     events.RowSwept: logging.WARNING,

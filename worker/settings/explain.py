@@ -57,4 +57,4 @@ def _why(settings: type[BaseSettings], trouble: ErrorDetails) -> str:
         return f"not of the right form; it is: {about}"
     if trouble["type"].startswith("byte_size"):
         return "a size is written like 4096, 256KiB or 1MB"
-    return re.sub(r"^(Value error, |Input )", "", trouble["msg"])
+    return re.sub(r"^(Value error, )?(Input )?", "", trouble["msg"])

@@ -15,6 +15,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     PrivateAttr,
+    TypeAdapter,
     ValidationError,
 )
 from pydantic_settings import (
@@ -29,6 +30,7 @@ from worker.errors import InvalidURL
 from worker.settings.explain import explained
 from worker.settings.sources import origin_of, sources_of, warnings_of
 from worker.url import DatabaseURL
+from worker.varying import Number, Span, Steps, most_of, numbers_of, read_span, read_steps
 
 EMBEDDED = "embedded"
 """Said instead of a URL: the embedded Postgres, whatever DATABASE_URL says."""
@@ -60,6 +62,35 @@ def _or_none(value: object) -> float | None:
     plain = str(value).strip().lower()
     return None if plain in ("none", "off", "never") else parse_duration(plain) or None
 
+
+def _whole(value: object) -> int:
+    """Raises ValueError with pydantic's own words."""
+    try:
+        return _WHOLE.validate_python(value)
+    except ValidationError as error:
+        [trouble] = error.errors(include_url=False, include_context=False)
+        raise ValueError(trouble["msg"]) from None
+
+
+def _steps(value: object) -> int | Steps:
+    steps = value if isinstance(value, Steps) else read_steps(str(value))
+    if steps is None:
+        return _whole(value)
+    for number in numbers_of(steps):
+        _whole(number)
+    return steps
+
+
+def _number(value: object) -> Number:
+    span = value if isinstance(value, Span) else read_span(str(value))
+    if span is None:
+        return _steps(value)
+    for number in numbers_of(span):
+        _whole(number)
+    return span
+
+
+_WHOLE: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=10_000)])
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(allow_inf_nan=False)]
 """A duration in seconds, read by `parse_duration`."""
@@ -106,7 +137,11 @@ class Settings(BaseSettings):
         description="Queues to claim from, separated by commas; `*` is every queue that the "
         "app's handlers name.",
     )
-    concurrency: int = Field(10, ge=1, le=10_000, description="Rows that run at the same time.")
+    concurrency: Annotated[Number, NoDecode, PlainValidator(_number)] = Field(
+        10,
+        description="Rows that run at the same time; `2-40` goes by the backlog and by throttling, "
+        "`3,10:5,51:7` by how many rows are due.",
+    )
     lease: Seconds = Field(
         30.0, gt=0, description="How long a worker may be silent before its rows run elsewhere."
     )
@@ -124,7 +159,10 @@ class Settings(BaseSettings):
     pool_size: int | None = Field(
         None, ge=1, description="Most sessions handed to handlers; as many as concurrency if none."
     )
-    claim_batch: int = Field(500, ge=1, le=10_000, description="Most rows that one claim takes.")
+    claim_batch: Annotated[int | Steps, NoDecode, PlainValidator(_steps)] = Field(
+        500,
+        description="Most rows that one claim takes; `20,10:30,51:40` by how many rows are due.",
+    )
     timeout: Annotated[float | None, BeforeValidator(_or_none)] = Field(
         600.0, description="How long a handler may run unless it says otherwise; 0 = no end."
     )
@@ -199,6 +237,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, *sources_of(settings_cls, {})[1:])
+
+    @property
+    def slots(self) -> int:
+        """The most rows that may run at the same time."""
+        return most_of(self.concurrency)
 
     def origins(self) -> dict[str, str]:
         """For each setting who said it: a flag, a variable, a file, or `default`."""

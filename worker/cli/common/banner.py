@@ -37,7 +37,7 @@ def _facts(
 ) -> dict[str, Any]:
     server = worker.server
     assert server is not None
-    sessions = settings.pool_size or settings.concurrency
+    sessions = settings.pool_size or settings.slots
     return {
         "worker": event.worker,
         "worker_name": event.worker_name,
@@ -48,11 +48,16 @@ def _facts(
         "pooler": _pooler(settings, pooled=server.pooled),
         "queues": event.queues,
         "handlers": event.kinds,
-        "slots": event.slots,
+        "slots": _slots(settings),
         "pool": f"up to {sessions} sessions for handlers, 4 connections of our own",
         "lease": format_duration(settings.lease),
         "grace": format_duration(settings.grace),
     }
+
+
+def _slots(settings: Settings) -> int | str:
+    number = settings.concurrency
+    return number if isinstance(number, int) else str(number)
 
 
 def _pooler(settings: Settings, *, pooled: bool) -> str:

@@ -18,7 +18,7 @@ import time
 from types import CodeType, FrameType
 from typing import Any
 
-from worker.execute import Run
+from worker.run import Run
 from worker.runtime import Worker
 
 FORCED = 130
@@ -59,7 +59,9 @@ class Signals:
 
     def _show(self, _: int, __: FrameType | None) -> None:
         runs = self._worker.running
-        _tell(f"{len(runs)} rows running\n" + "".join(map(_described, runs)))
+        _tell(
+            f"{sum(len(run.rows) for run in runs)} rows running\n" + "".join(map(_described, runs))
+        )
 
 
 def _tell(text: str) -> None:
@@ -69,9 +71,11 @@ def _tell(text: str) -> None:
 
 def _described(run: Run) -> str:
     row = run.row
+    others = f" and {len(run.rows) - 1} others" if len(run.rows) > 1 else ""
     asked = f", asked to end: {run.reason}" if run.reason else ""
     head = (
-        f"  {row.source} {row.key} {row.kind} attempt {row.attempt}, {run.seconds:.1f} s{asked}\n"
+        f"  {row.source} {row.key}{others} {row.kind} attempt {row.attempt}, "
+        f"{run.seconds:.1f} s{asked}\n"
     )
     return head + "".join(f"    {line}\n" for line in _stack(run))
 
