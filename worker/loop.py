@@ -381,8 +381,6 @@ class Loop:
             for row in [row for row in rows if self._gates.stops(row)]:
                 rows.remove(row)
                 self._give_back(row)
-        for row in self._buffer.clear():
-            self._give_back(row)
 
     def _give_back(self, row: Row, delay: float | None = None) -> None:
         transition = Transition("released", delay=delay, refund=1, recorded=False)
