@@ -86,12 +86,12 @@ class Source(Protocol):
         link: Link,
         stream: Stream,
         tenants: Sequence[str],
-        most: int,
+        most: Sequence[int],
         limit: int,
         worker: int,
     ) -> list[Row]:
-        """At most `limit` due rows of a fair stream, at most `most` of each of these tenants, who
-        are served in this order."""
+        """At most `limit` due rows of a fair stream, at most so many of each of these tenants,
+        who are served in this order."""
 
     def key(self, record: Any) -> Any:
         """The row's key in a record that settle or confirm gave."""

@@ -73,7 +73,7 @@ class Jobs:
         link: Link,
         stream: Stream,
         tenants: Sequence[str],
-        most: int,
+        most: Sequence[int],
         limit: int,
         worker: int,
     ) -> list[Row]:
@@ -83,7 +83,7 @@ class Jobs:
             stream.kind,
             stream.priority,
             tenants,
-            [most] * len(tenants),
+            most,
             limit,
             worker,
         )

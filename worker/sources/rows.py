@@ -107,7 +107,7 @@ class Rows:
         link: Link,
         stream: Stream,
         tenants: Sequence[str],
-        most: int,
+        most: Sequence[int],
         limit: int,
         worker: int,
     ) -> list[Row]:
@@ -117,7 +117,7 @@ class Rows:
             limit,
             self._as_stored(FIRST),
             tenants,
-            [most] * len(tenants),
+            most,
         )
         records.sort(key=lambda record: record["due_at"])
         return [self._row(record, worker) for record in records]
