@@ -26,9 +26,9 @@ PLAIN_LEAST = (
     4  # but not less than one part in so many of a claim at a time: it is a statement more
 )
 NONE_FOR = 1.0  # seconds without turns where no tenant has a due row
-SLOW = 0.05  # seconds: serving tenants in turn is slow if it takes longer than that,
+SLOW = 0.2  # seconds: serving tenants in turn is slow if it takes longer than that,
 SLOWER = 5  # and so many times as long as a claim in the order of due times;
-SLOW_TIMES = 3  # if it is slow so many times on end,
+SLOW_TIMES = 5  # if it is slow so many times on end,
 SLOW_SHARE = 10  # it may take one part in this many of the time
 
 Kind = Literal["text", "integer", "uuid"]
