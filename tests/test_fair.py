@@ -86,6 +86,21 @@ async def test_a_small_tenant_is_through_in_two_rounds(
     assert len(rows) <= 160, "124 and a tenth more, in claims of 20, the last to its end"
 
 
+async def test_a_weight_is_so_many_times_as_much(
+    db_url: str, worker: int, apg: asyncpg.Connection
+) -> None:
+    one = Claiming(db_url, worker, 2)
+    one.source._fair = {"work": Fair(2, weights={"b": 3})}
+    await give(apg, **dict.fromkeys("abcdef", 300))
+    served: Counter[str | None] = Counter()
+    for _ in range(16):
+        served += await one.tenants()
+    del served["a"]  # the oldest, of whom the tenth is
+    others = [served[name] for name in "cdef"]
+    assert 2.2 < served["b"] / (sum(others) / 4) < 3.8
+    await one.link.close()
+
+
 async def test_no_tenant_gets_more_than_its_share_while_others_are_due(
     fair: Claiming, apg: asyncpg.Connection
 ) -> None:

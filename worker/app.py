@@ -176,7 +176,7 @@ class App:
         due: str,
         where: str | None = None,
         tenant: str | None = None,
-        per_tenant: int | None = None,
+        per_tenant: int | Fair | None = None,
         order: str | None = None,
         every: float | dt.timedelta | None = None,
         from_: Literal["due", "now"] = "due",
@@ -196,8 +196,8 @@ class App:
         name: of the source, in logs, audits and `queues pause`; the table's name unless `table`
             says another ("shop.orders", '"Mixed Case"').
         key, due, where, tenant, order: see TableSpec.
-        per_tenant: tenants take turns, with so many rows of one in one claim, see Fair; it needs
-            the index that `worker tables add --tenant ... --per-tenant` makes.
+        per_tenant: tenants take turns, with so many rows of one in one claim, or as Fair says; it
+            needs the index that `worker tables add --tenant ... --per-tenant` makes.
         every, from_, catch_up, jitter: see Recurrence; durations in seconds or as timedelta. The
             handler may return the next due time itself, as a datetime or as a timedelta from now.
             With neither, a row that succeeded is never due again: its due column becomes null.
@@ -228,7 +228,7 @@ class App:
             order=order,
             by_tenant=per_tenant is not None,
         )
-        fair = None if per_tenant is None else Fair(per_tenant)
+        fair = Fair(per_tenant) if isinstance(per_tenant, int) else per_tenant
         batching = Batching(batch) if isinstance(batch, int) else batch
         recurrence = Recurrence(
             every=None if every is None else _seconds(every),

@@ -175,9 +175,7 @@ class Claimer:
             if not asked:
                 break
             self.unsure = True
-            taken = await self._source.claim_tenants(
-                self._link, stream, asked, [most] * len(asked), room, worker
-            )
+            taken = await self._source.claim_tenants(self._link, stream, asked, most, room, worker)
             self.unsure = False
             rows += taken
             turns.served(asked, most, [row.tenant for row in taken], full=len(taken) == room)
@@ -231,16 +229,16 @@ class Claimer:
         served = 0
         while room := limit - len(rows):
             asked, most = turns.next(room)
-            asked = asked[: len(waiting) - served]
+            asked, most = asked[: len(waiting) - served], most[: len(waiting) - served]
             if not asked:
                 break
-            mosts = [passage.room(most, tenant) for tenant in asked]
+            mosts = [passage.room(n, tenant) for n, tenant in zip(most, asked, strict=True)]
             taken = await self._source.claim_tenants(
                 passage.connection, stream, asked, mosts, room, worker, gated=True
             )
             rows += taken
             served += len(asked)
-            turns.served(asked, most, [row.tenant for row in taken], full=len(taken) == room)
+            turns.served(asked, mosts, [row.tenant for row in taken], full=len(taken) == room)
         return rows
 
     def _turns_of(self, stream: Stream) -> Turns:

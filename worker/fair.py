@@ -10,9 +10,9 @@ import itertools
 import random
 import string
 import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
@@ -26,9 +26,9 @@ PLAIN_LEAST = (
     4  # but not less than one part in so many of a claim at a time: it is a statement more
 )
 NONE_FOR = 1.0  # seconds without turns where no tenant has a due row
-SLOW = 0.05  # seconds: serving tenants in turn is slow if it takes longer than that,
+SLOW = 0.2  # seconds: serving tenants in turn is slow if it takes longer than that,
 SLOWER = 5  # and so many times as long as a claim in the order of due times;
-SLOW_TIMES = 3  # if it is slow so many times on end,
+SLOW_TIMES = 5  # if it is slow so many times on end,
 SLOW_SHARE = 10  # it may take one part in this many of the time
 
 Kind = Literal["text", "integer", "uuid"]
@@ -39,10 +39,12 @@ class Fair:
     """Rows are claimed tenant by tenant, in turn.
 
     per_tenant: rows of one tenant in one claim, at most, while there are others to serve.
+    weights: of tenants that get so many times as many, by their names as text; others have 1.
     Raises RegistrationError for what makes no sense.
     """
 
     per_tenant: int = 10
+    weights: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         given: object = self.per_tenant
@@ -52,6 +54,14 @@ class Fair:
             )
         if not 1 <= given <= PER_TENANT_MOST:
             raise RegistrationError(f"per_tenant={given} is not 1 to {PER_TENANT_MOST} rows")
+        weights: list[tuple[object, object]] = list(self.weights.items())
+        for tenant, weight in weights:
+            if not isinstance(tenant, str) or type(weight) is not int or weight < 1:
+                raise RegistrationError(
+                    f"the weight of tenant {tenant!r} is {weight!r}",
+                    why="a weight is a whole number above 0, of a tenant's name as text",
+                    hint="Fair(per_tenant=10, weights={'org 3': 4})",
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,11 @@ class Turns:
 
     def __init__(self, fair: Fair) -> None:
         self.per_tenant = fair.per_tenant
+        self._weights = fair.weights
         self._waiting: deque[str] = deque()
-        self._whole = False  # those who wait are all that have due rows
+        self._rest = 0  # rows that the first of them may still have of this turn; 0: all
+        self._sharers = 0  # weights of all who have due rows, if that is known
+        self._most_rows = 0  # that one claim has asked for
         self._slow = 0  # times on end
         self._plain = 0.0  # rows owed to the order of due times
         self._rests_until = 0.0
@@ -104,40 +117,62 @@ class Turns:
 
     def lacks(self, rows: int) -> bool:
         """Whether those who wait may be too few for a claim of so many rows."""
-        return len(self._waiting) * self.per_tenant < rows
+        self._most_rows = max(self._most_rows, rows)
+        return sum(map(self._turn, self._waiting)) < rows
 
     def listed(self, found: Listing) -> None:
+        """Those who wait stand in the order of the names. A listing that has come around to them
+        ends there, and the next one begins there: or they would be passed over each second time."""
         waiting = set(self._waiting)
-        self._waiting.extend(tenant for tenant in found.tenants if tenant not in waiting)
-        self._whole = found.whole
-        self.after = self.after if found.last is None else found.last
+        new = list(itertools.takewhile(lambda tenant: tenant not in waiting, found.tenants))
+        self._waiting.extend(new)
+        self._sharers = sum(map(self._weight, found.tenants)) if found.whole else 0
+        around = len(new) < len(found.tenants)
+        last = next(reversed(new), None) if around else found.last
+        self.after = self.after if last is None else last
         if not self._waiting and found.whole:
             self._rests_until = time.monotonic() + NONE_FOR
 
-    def next(self, rows: int) -> tuple[list[str], int]:
+    def next(self, rows: int) -> tuple[list[str], list[int]]:
         """Whom to serve, and how many rows of each at most. Twice as many tenants as should do,
-        for some may have less. Where those who wait are all, and few, they share what there is."""
-        if not self._waiting:
-            return [], 0
-        most = self.per_tenant
-        if self._whole:
-            most = max(most, -(-rows // len(self._waiting)))
-        enough = 2 * -(-rows // most)
-        return [self._waiting[i] for i in range(min(enough, len(self._waiting)))], most
+        for some may have less."""
+        asked: list[str] = []
+        most: list[int] = []
+        promised = 0
+        for tenant in self._waiting:
+            if promised >= 2 * rows:
+                break
+            asked.append(tenant)
+            most.append(self._turn(tenant) if asked[1:] or not self._rest else self._rest)
+            promised += most[-1]
+        return asked, most
 
     def served(
-        self, asked: Sequence[str], most: int, given: Sequence[str | None], *, full: bool
+        self, asked: Sequence[str], most: Sequence[int], given: Sequence[str | None], *, full: bool
     ) -> None:
         """given: whose each row is that came. full: they are as many as were asked for, so that who
-        stands behind the last of them has not been looked at."""
-        done = len(asked)
+        stands behind the last of them has not been looked at, and that one may have been cut
+        short: its turn goes on, or the last of each claim would get less than the others."""
+        done, self._rest = len(asked), 0
         if full:  # one type may tell a tenant in two ways, so they are counted too
-            those = set(given)
-            last = max((i for i, tenant in enumerate(asked) if tenant in those), default=-1)
-            done = min(done, max(last + 1, -(-len(given) // most)))
-        for _ in range(done):
+            had = Counter(given)
+            last = max((i for i, tenant in enumerate(asked) if tenant in had), default=-1)
+            least = sum(total < len(given) for total in itertools.accumulate(most))
+            done = min(done, max(last, least) + 1)
+            if asked[done - 1] in had:
+                self._rest = max(0, most[done - 1] - had[asked[done - 1]])
+        for _ in range(done - (self._rest > 0)):
             self._waiting.popleft()
-        self._whole = False
+
+    def _turn(self, tenant: str) -> int:
+        """Rows that it may have before it is another's turn. Few tenants share a whole claim."""
+        share = self.per_tenant
+        if self._sharers:
+            share = max(share, -(-self._most_rows // self._sharers))
+        return share * self._weight(tenant)
+
+    def _weight(self, tenant: str) -> int:
+        return self._weights.get(tenant, 1)
 
     def took(self, seconds: float, plain: float) -> None:
         """Dead rows that an old snapshot keeps stand in front of each tenant's; then the order of

@@ -105,8 +105,8 @@ class Source(Protocol):
         *,
         gated: bool = False,
     ) -> list[Row]:
-        """At most `limit` due rows of a fair stream, of each of these tenants at most so many, who
-        are served in this order."""
+        """At most `limit` due rows of a fair stream, at most so many of each of these tenants,
+        who are served in this order."""
 
     def key(self, record: Any) -> Any:
         """The row's key in a record that settle or confirm gave."""
