@@ -9,6 +9,10 @@ JOBS   ?= 2
 ARGS   ?=
 # Of Postgres, for `make versions`; `make test` takes the machine's own.
 VERSIONS ?= 16 18
+# What those run: each statement, its plan and the fence. All of it: `make versions VERSIONED=tests`.
+VERSIONED ?= $(addprefix tests/test_, $(addsuffix .py, migrate fence claim claim_plan chores enqueue \
+  enqueue_unique worker fair gates ticker audit audit_rows rows_fence rows_plan rows_keys rows_outcomes \
+  tables_add tables_partitions sessions))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One that was killed is not started again: the run would wait for it for ever.
@@ -49,10 +53,10 @@ format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-versions: $(READY) ## the tests that touch SQL, on Postgres 16 and 18
+versions: $(READY) ## the tests of what touches SQL, on Postgres 16 and 18
 	for version in $(VERSIONS); do \
 	  echo "Postgres $$version"; \
-	  WORKER_TEST_PG_VERSION=$$version $(PYTEST) -m 'sql and not process' $(ARGS) || exit 1; \
+	  WORKER_TEST_PG_VERSION=$$version $(PYTEST) -m 'sql and not process' $(VERSIONED) $(ARGS) || exit 1; \
 	done
 
 schema: $(READY) ## write sql/schema.sql anew from the migrations
