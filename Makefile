@@ -10,9 +10,8 @@ ARGS   ?=
 # Of Postgres, for `make versions`; `make test` takes the machine's own.
 VERSIONS ?= 16 18
 # What those run: each statement, its plan and the fence. All of it: `make versions VERSIONED=tests`.
-VERSIONED ?= $(addprefix tests/test_, $(addsuffix .py, migrate fence claim claim_plan chores enqueue \
-  enqueue_unique worker fair gates ticker audit audit_rows rows_fence rows_plan rows_keys rows_outcomes \
-  tables_add tables_partitions sessions))
+VERSIONED ?= $(addprefix tests/test_, $(addsuffix .py, migrate fence claim_plan fair gates ticker audit \
+  enqueue rows_fence rows_plan rows_keys tables_add))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One that was killed is not started again: the run would wait for it for ever.

@@ -55,10 +55,11 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
     assert sum(counts) == 200
     assert 0 < max(counts) < 50
 
-    # Nobody waited for the slow one, and the one that failed was tried again meanwhile.
+    # Nobody waited for the slow one; how often the one that fails was tried meanwhile is the
+    # machine's affair.
     [(others, slow)] = re.findall(r"the other 48: ([\d.]+) s.*\nthe slow one: ([\d.]+) s", told)
     assert float(others) < 60 <= float(slow)
-    assert re.search(r"the one that fails: retry at .*, retry at ", told)
+    assert re.search(r"the one that fails: retry at ", told)
 
     # The log that people knew.
     assert re.search(r"^  claimed 1\d accounts$", told, re.MULTILINE)

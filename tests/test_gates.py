@@ -267,15 +267,21 @@ async def test_a_breaker_opens_tries_and_closes(db_url: str, apg: asyncpg.Connec
         if not works:
             raise ConnectionError("no route")
 
-    app.breaker(kind="send", failures=5, pause=0.6)
+    app.breaker(kind="send", failures=5, pause=1.5)
     await put(apg, "send", count=30)
-    async with running(app, db_url, concurrency=2) as one, running(app, db_url, concurrency=2):
+    async with (
+        running(app, db_url, concurrency=2) as one,
+        running(app, db_url, concurrency=2) as other,
+    ):
         await until(lambda: apg.fetchval("select opened_at is not null from worker.gates"))
-        await asyncio.sleep(0.2)
+        await until(lambda: not one.worker.running and not other.worker.running)
         after_opening = len(calls)
-        assert 5 <= after_opening <= 16
+        assert after_opening >= 5
+        until_again = "select extract(epoch from open_until - clock_timestamp()) from worker.gates"
+        await asyncio.sleep(float(await apg.fetchval(until_again)) - 0.1)
+        assert len(calls) == after_opening, "silent until then"
         await until(lambda: len(calls) == after_opening + 1)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         assert len(calls) == after_opening + 1, "one tries"
         works = True
         await until(lambda: len(calls) >= after_opening + 25, 20)
