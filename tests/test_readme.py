@@ -11,6 +11,7 @@ import pytest
 from tests.pages import ROOT, Block, Command, Shell, blocks, commands
 
 README = "README.md"
+FLOW = "Limits, schedules, many in one call"
 IN_THE_CHECKOUT = ("make ",)
 ELSEWHERE = ("pip install 'duerow[embedded]'",)
 """test_packaging.py builds and installs it."""
@@ -26,7 +27,7 @@ def section(title: str) -> list[Block]:
 
 
 def test_every_command_is_known_to_a_test() -> None:
-    titles = ("See it", "The first five minutes", "Jobs", "Your own table", "At 3 a.m.")
+    titles = ("See it", "The first five minutes", "Jobs", "Your own table", FLOW, "At 3 a.m.")
     tested = [block for title in titles for block in section(title)]
     left = [str(block) for block in blocks(README) if block.language and block not in tested]
     assert left == []
@@ -74,6 +75,19 @@ def test_your_own_table(tmp_path: Path, db_url: str) -> None:
             "select next_charge_at > now() + interval '29 days' from donations order by id"
         ).fetchall()
     assert due == [(True,), (False,)]
+
+
+@pytest.mark.process
+def test_limits_and_schedules(tmp_path: Path, db_url: str) -> None:
+    shell = Shell(tmp_path, DATABASE_URL=db_url)
+    for block in section(FLOW):
+        _follow(shell, block, db_url)
+    shell.type(Command("worker drain --app send:app", ["settled  0"]))
+    with psycopg.connect(db_url) as connection:
+        gates = connection.execute("select rate, tenant, concurrency from worker.gates").fetchall()
+        schedules = connection.execute("select cron, tz from worker.schedules").fetchall()
+    assert sorted(gates, key=str) == [(20.0, None, None), (None, "*", 3)]
+    assert schedules == [("0 9 * * mon", "Europe/Berlin")]
 
 
 def _follow(shell: Shell, block: Block, url: str) -> None:
