@@ -29,7 +29,7 @@ SLOTS = 2
 PER_TENANT = 10  # as the app says
 BUDGET = LIMIT - 60.0  # claiming ends a minute before the limit: what runs must end as well
 MINUTE = 60.0
-BY_HAND_AT = 6 * MINUTE
+BY_HAND_AT = MINUTE
 BY_HAND = 500  # rows
 RUNS_MOST = 8
 
@@ -54,14 +54,15 @@ class Ended:
 @dataclass(frozen=True, slots=True)
 class Client:
     """seconds: from the first run's start until its last order; None if that was in a later run.
-    queued: if it had to wait for all orders that fell due before; share: if each had the same
-    share of the calls until it is through. was, batches: the run in which the original would have
-    come to its last order, and its first fix."""
+    place: how many orders of all clients were tracked by then. queued: the same if it had to wait
+    for all that fell due before; share: if each had the same share until it is through. was,
+    batches: the run in which the original would have come to its last order, and its first fix."""
 
     orders: int
     seconds: float | None
-    queued: float
-    share: float
+    place: int
+    queued: int
+    share: int
     was: int
     batches: int
 
@@ -188,17 +189,21 @@ class Scenes:
         over = (stopped - since).total_seconds()
         was = all_clients(SIZES, seconds(1))
         batches = in_batches(SIZES, seconds(1))
-        return [
-            Client(
-                size,
-                self._clock.told(ends[n] - began) if ends.get(n, over + 1) <= over else None,
-                took(sum(SIZES[:n])),
-                took(sum(min(size, other) for other in SIZES)),
-                was[n - 1],
-                batches[n - 1],
+        found = []
+        for n, size in enumerate(SIZES, 1):
+            ended, place = ends.get(n, (math.inf, sum(SIZES)))
+            found.append(
+                Client(
+                    size,
+                    self._clock.told(ended - began) if ended <= over else None,
+                    place,
+                    sum(SIZES[:n]),
+                    sum(min(size, other) for other in SIZES),
+                    was[n - 1],
+                    batches[n - 1],
+                )
             )
-            for n, size in enumerate(SIZES, 1)
-        ]
+        return found
 
     # -- a batch ----------------------------------------------------------------------------------
 
@@ -259,8 +264,3 @@ class Scenes:
         """By the carrier: how often each number was asked for, and how many each call had."""
         body = http.call("GET", "/counted", url=self._crew.api_url).body
         return body["numbers"], body["calls"]
-
-
-def took(orders: int) -> float:
-    """Seconds that so many orders take at the least, in full calls on all slots."""
-    return math.ceil(math.ceil(orders / MOST) / SLOTS) * seconds(MOST)

@@ -31,9 +31,10 @@ select id, client, coalesce(%(odd)s::jsonb ->> id::text, 'TN') || id,
           from unnest(%(sizes)s) with ordinality c(size), generate_series(1, c.size) n) o
 """
 ENDS = """
-select tenant::bigint, extract(epoch from max(ended_at) - %(since)s)::float8
-  from worker.attempts
- where source = 'orders' and outcome = 'done' and ended_at >= %(since)s
+select tenant::bigint, extract(epoch from max(ended_at) - %(since)s)::float8, max(place)
+  from (select tenant, ended_at, count(*) over (order by ended_at) as place
+          from worker.attempts
+         where source = 'orders' and outcome = 'done' and ended_at >= %(since)s) done
  group by tenant
 """
 OUTCOMES = """
@@ -93,9 +94,11 @@ class Orders:
         assert isinstance(now, dt.datetime)
         return now
 
-    def ends(self, since: dt.datetime) -> dict[int, float]:
-        """Of each client the real seconds until its last order was done."""
-        return dict(self._all(ENDS, {"since": since}))
+    def ends(self, since: dt.datetime) -> dict[int, tuple[float, int]]:
+        """Of each client: real seconds until its last order was done, and how many orders of all
+        clients were done by then."""
+        found = self._all(ENDS, {"since": since})
+        return {client: (seconds, place) for client, seconds, place in found}
 
     def outcomes(self, since: dt.datetime) -> dict[str, int]:
         return dict(self._all(OUTCOMES, {"since": since}))
