@@ -39,12 +39,11 @@ def play(stage: Stage) -> bool:
     slack = stage.clock.told(SLACK)
     with Crew(stage.url, stage.clock, API) as crew:
         scenes = Scenes(stage, crew, orders)
-        problems = [*_answers(scenes.answers())]
+        problems = [*_outage(scenes.outage()), *_answers(scenes.answers())]
         found = scenes.runs()
         problems += _runs(found)
         problems += _clients(found.clients)
         problems += _samples(found, slack)
-        problems += _outage(scenes.outage())
     return verdict(problems)
 
 

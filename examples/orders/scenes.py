@@ -219,7 +219,9 @@ class Scenes:
 
     def outage(self, clients: int = 4, orders: int = 50) -> Outage:
         """Orders that have been due for twenty minutes, and a carrier that answers 503; a run later
-        it is back."""
+        it is back. What an earlier example has done must not count: waits until it is old."""
+        window = self._clock.real(15 * MINUTE)
+        self._crew.until(lambda: not self._orders.tried_within(window), window)
         self._crew.faults({"/track": {"status": 503}})
         self._orders.seed([orders] * clients, ago=self._clock.real(20 * MINUTE))
         runs = [self._ended(self._drain())]
@@ -227,7 +229,6 @@ class Scenes:
         self._crew.faults({})
         self._crew.until(lambda: not self._orders.held_back(), self._clock.real(5 * MINUTE))
         runs.append(self._ended(self._drain()))
-        window = self._clock.real(15 * MINUTE)
         self._crew.until(lambda: "error_rate" not in self._watch.alerts(), window)
         after = self._watch.alerts()
         return Outage(orders * clients, [a for a in ALERTS if a in said], said, list(after), runs)

@@ -116,5 +116,13 @@ class Orders:
         query = "select count(*) from example_orders.orders where duerow_retry_at > now()"
         return int(self._all(query, None)[0][0])
 
+    def tried_within(self, seconds: float) -> bool:
+        """Whether any attempt has ended within so many real seconds."""
+        query = (
+            "select from worker.attempts where source = 'orders'"
+            " and ended_at > now() - make_interval(secs => %s) limit 1"
+        )
+        return bool(self._all(query, [seconds]))
+
     def _all(self, query: str, params: Any) -> list[tuple[Any, ...]]:
         return self._connection.execute(query.encode(), params).fetchall()
