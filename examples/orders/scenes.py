@@ -29,7 +29,6 @@ SLOTS = 2
 PER_TENANT = 10  # as the app says
 BUDGET = LIMIT - 60.0  # claiming ends a minute before the limit: what runs must end as well
 MINUTE = 60.0
-BY_HAND_AT = MINUTE
 BY_HAND = 500  # rows
 RUNS_MOST = 8
 
@@ -43,12 +42,14 @@ SIZES = (
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A run of `worker drain`. said: the counts that it gives. late: seconds after the end of its
-    budget at which it began its last call; real ones, less than 0 if before."""
+    budget at which it began its last call, over: after the limit of 25 minutes at which it had
+    ended; real ones, less than 0 if before."""
 
     code: int
     said: dict[str, int]
     span: Span
     late: float
+    over: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """runs: one after the other; by_hand: the one that was started in the middle of the first.
+    """runs: one after the other; by_hand: the one beside the first.
     tracked: how many numbers the carrier has answered for; twice: those more than once."""
 
     orders: int
@@ -127,19 +128,19 @@ class Scenes:
     # -- runs of cron -----------------------------------------------------------------------------
 
     def runs(self) -> Runs:
-        """Run after run until nothing is left; somebody starts one by hand in the middle."""
+        """Run after run until nothing is left; beside the first somebody starts one by hand."""
         since = self._orders.seed(SIZES)
         asked_before, calls_before = self._counted()
         first = self._drain()
-        by_hand, samples = self._watched(first)
+        self._crew.until(lambda: self._orders.span(first.name))
+        by_hand = self._drain("--max-rows", str(BY_HAND))
+        samples = self._watched(first)
         ended = [self._ended(first)]
         hand = self._ended(by_hand)
         while ended[-1].said["left"] and len(ended) < RUNS_MOST:
             ended.append(self._ended(self._drain()))
         asked, calls = self._counted()
         numbers = Counter(asked) - Counter(asked_before)
-        began = hand.span.started
-        stopped = ended[0].span.stopped
         fired: dict[str, float] = {}
         for sample in samples:
             for alert in sample.alerts:
@@ -149,7 +150,7 @@ class Scenes:
             self._clients(since, ended[0]),
             ended,
             hand,
-            stopped is not None and began < stopped and hand.span.done > 0,
+            _overlap(ended[0].span, hand.span),
             samples,
             calls[len(calls_before) :],
             len(numbers),
@@ -158,15 +159,12 @@ class Scenes:
             fired,
         )
 
-    def _watched(self, run: Member) -> tuple[Member, list[Sample]]:
+    def _watched(self, run: Member) -> list[Sample]:
         """A look every minute, until the run has ended."""
-        by_hand: Member | None = None
         samples: list[Sample] = []
         span = self._crew.until(lambda: self._orders.span(run.name))
         while run.alive:
             now = self._so_far(run)
-            if by_hand is None and now >= BY_HAND_AT:
-                by_hand = self._drain("--max-rows", str(BY_HAND))
             if not samples or now >= samples[-1].seconds + MINUTE:
                 alerts, numbers = self._watch.alerts(), self._watch.numbers()
                 after = self._so_far(run)
@@ -175,7 +173,7 @@ class Scenes:
                     samples.append(Sample(after, numbers, list(alerts)))
             self._crew.check()
             time.sleep(self._clock.real(MINUTE / 10))
-        return by_hand or self._drain("--max-rows", str(BY_HAND)), samples
+        return samples
 
     def _so_far(self, run: Member) -> float:
         span = self._orders.span(run.name)
@@ -259,9 +257,17 @@ class Scenes:
         if span is None or not said:
             raise AssertionError("\n".join(run.said()))
         late = (span.last or 0.0) - self._budget
-        return Ended(run.process.returncode, json.loads(said[-1]), span, late)
+        over = span.seconds - self._clock.real(LIMIT)
+        return Ended(run.process.returncode, json.loads(said[-1]), span, late, over)
 
     def _counted(self) -> tuple[dict[str, int], list[int]]:
         """By the carrier: how often each number was asked for, and how many each call had."""
         body = http.call("GET", "/counted", url=self._crew.api_url).body
         return body["numbers"], body["calls"]
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    """Whether both were at work at the same time."""
+    if one.stopped is None or other.stopped is None:
+        return False
+    return one.started < other.stopped and other.started < one.stopped
