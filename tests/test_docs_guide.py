@@ -51,7 +51,7 @@ JOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "report": ({"month": "May"}, {"state": "done", "result": "May: 3 pages"}),
     "charge": ({"donation_id": 7}, {"state": "done"}),
     "send": ({"text": "hello"}, {"state": "done"}),
-    "send throttled": ({"text": "131051"}, {"state": "scheduled", "attempt": 0}),
+    "send throttled": ({"text": "too much"}, {"state": "scheduled", "attempt": 0}),
     "weekly": ({"email": "you@example.org"}, {"state": "done"}),
     "follow": ({"number": "home-1"}, {"state": "done", "result": {"state": "home"}}),
     "follow road": ({"number": "road-2"}, {"state": "retrying", "attempt": 1}),
