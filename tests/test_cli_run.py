@@ -311,7 +311,8 @@ def test_drain_ends_when_nothing_is_due(project: Path, db_url: str, pg: psycopg.
     put(pg, "hello", 30)
     found = run("drain", "--database-url", db_url, cwd=project)
     assert found.code == 0
-    assert found.record == {"settled": "30", "failed": "0", "released": "0", "lost": "0"}
+    counts = {"settled": "30", "failed": "0", "released": "0", "lost": "0", "left": "0"}
+    assert found.record == counts
     assert states(pg) == {"done": 30}
 
 
@@ -322,13 +323,13 @@ def test_drain_tells_failures_with_its_exit_code(
     put(pg, "hello")
     found = run("drain", "--json", "--database-url", db_url, cwd=project)
     assert found.code == 7
-    assert found.json == [{"settled": 2, "failed": 1, "released": 0, "lost": 0}]
+    assert found.json == [{"settled": 2, "failed": 1, "released": 0, "lost": 0, "left": 0}]
 
 
 def test_drain_of_no_more_than_so_many(project: Path, db_url: str, pg: psycopg.Connection) -> None:
     put(pg, "hello", 30)
     found = run("drain", "--max-rows", "10", "--json", "--database-url", db_url, cwd=project)
-    assert found.json[0]["settled"] == 10
+    assert (found.code, found.json[0]["settled"], found.json[0]["left"]) == (0, 10, 20)
     assert states(pg) == {"done": 10, "due": 20}
 
 
@@ -341,6 +342,7 @@ def test_drain_for_no_longer_than_this_finishes_what_it_holds(
     assert found.code == 0
     done = states(pg)["done"]
     assert done == found.json[0]["settled"]
+    assert 20 - done == found.json[0]["left"]
     assert 2 <= done <= 6
     assert states(pg) == {"done": done, "due": 20 - done}
 

@@ -21,6 +21,8 @@ from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
+import asyncpg
+
 from worker import membership
 from worker.adaptive import Pace
 from worker.app import App
@@ -59,6 +61,10 @@ from worker.statements import statement
 from worker.ticker import Ticker
 from worker.url import DatabaseURL, connect
 
+# A drain counts what it leaves up to so many rows, and for so many seconds, at the most.
+LEFT_MOST = 1_000_000
+LEFT_WITHIN = 5.0
+
 # While it stops, a worker's own threads must get the GIL from handlers that spin on it: each of
 # them may keep it for this many seconds at a time (5 ms otherwise).
 BUSY_SWITCH = 0.0005
@@ -74,7 +80,8 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker did. code: 0, or 9 when rows had to be given back while they ran."""
+    """What a worker did. code: 0, or 9 when rows had to be given back while they ran. left: after
+    a drain, how many rows are due in what it serves and in nobody's hands; None if not known."""
 
     code: int
     settled: int
@@ -82,6 +89,7 @@ class Report:
     released: int
     lost: int
     stuck: int
+    left: int | None = None
 
 
 class Worker:
@@ -175,6 +183,7 @@ class Worker:
                 await self._drain()
                 raise
             code = await self._drain()
+            left = None if drain is None else await self._count_left()
         finally:
             await self._close(services)
         return Report(
@@ -184,6 +193,7 @@ class Worker:
             self._settler.released,
             self._settler.lost,
             self._executor.rows_running,
+            left,
         )
 
     # --- assembling ------------------------------------------------------------------------
@@ -509,6 +519,21 @@ class Worker:
                 await self._loop.idle.wait()  # a claim under way may still bring rows to return
                 await self._settler.idle.wait()
         return code
+
+    async def _count_left(self) -> int | None:
+        """For whoever reads what a drain has done; it must not keep the worker beyond its grace."""
+        stop_by = self._stop_by or 0.0
+        seconds = stop_by - 2 * _last_margin(self._settings.grace) - time.monotonic()
+        try:
+            async with asyncio.timeout(min(LEFT_WITHIN, seconds)):
+                left = 0
+                for source in self._by_name.values():
+                    sql, params = source.left(LEFT_MOST - left)
+                    [(found,)] = await self._claim_link.fetch(sql, *params)
+                    left += found
+                return left
+        except (LinkDown, TimeoutError, asyncpg.PostgresError):
+            return None
 
     def _stop_heartbeat_in_time(self) -> None:
         """Once there is a heartbeat and it was said when to stop, whichever comes last."""

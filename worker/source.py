@@ -139,6 +139,9 @@ class Source(Protocol):
     def abandon(self, worker: int) -> Statement:
         """Gives back every row that `worker` holds; gives their number."""
 
+    def left(self, most: int) -> Statement:
+        """Gives how many rows are due and in nobody's hands; counts up to `most`."""
+
     def redrive(self, kind: str, after: float, times: int, limit: int) -> Statement:
         """Runs dead rows of a kind again, `after` seconds after they died, each `times` times at
         most, and at most `limit` of them now; gives their number."""

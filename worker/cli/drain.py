@@ -12,7 +12,7 @@ from worker.cli.common.parameters import duration
 from worker.cli.common.settings_flags import SettingsCommand
 
 FAILURES = 7
-COUNTS = ("settled", "failed", "released", "lost")
+COUNTS = ("settled", "failed", "released", "lost", "left")
 
 
 @verb("drain", cls=SettingsCommand)
@@ -22,8 +22,9 @@ COUNTS = ("settled", "failed", "released", "lost")
 def command(max_seconds: float | None, max_rows: int | None, as_json: bool, **flags: Any) -> int:
     """Run what is due, then stop.
 
-    Gives what was done, and exits with 7 when an attempt failed, with 9 when rows had to be given
-    back while they ran.
+    Gives what was done, and how many rows are left that are due. Exits with 0 also when a budget
+    has ended it before everything was done, with 7 when an attempt failed, with 9 when rows had to
+    be given back while they ran.
     """
     from worker.cli.common.running import leave, run_worker
     from worker.runtime import Budget

@@ -140,6 +140,9 @@ class Jobs:
     def abandon(self, worker: int) -> Statement:
         return statement("workers/abandon"), [worker]
 
+    def left(self, most: int) -> Statement:
+        return statement("claim/left"), [self._queues, self._kinds, most]
+
     def redrive(self, kind: str, after: float, times: int, limit: int) -> Statement:
         return statement("chores/redrive"), [kind, after, times, limit]
 

@@ -80,6 +80,7 @@ class Rows:
         self._orphans = _filled("orphans", names)
         self._abandon = _filled("abandon", names)
         self._redrive = _filled("redrive", names)
+        self._left = _filled("left", names)
 
     async def claim(
         self,
@@ -184,6 +185,9 @@ class Rows:
 
     def abandon(self, worker: int) -> Statement:
         return self._abandon, [worker]
+
+    def left(self, most: int) -> Statement:
+        return self._left, [most, self._as_stored(FIRST)]
 
     def redrive(self, kind: str, after: float, times: int, limit: int) -> Statement:
         return self._redrive, [after, times, limit]
