@@ -11,7 +11,7 @@ import random
 import string
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -113,6 +113,11 @@ class Turns:
         self.after = self.after if found.last is None else found.last
         if not self._waiting and found.whole:
             self._rests_until = time.monotonic() + NONE_FOR
+
+    def pass_over(self, tenants: Collection[str]) -> None:
+        """Nothing of theirs can be taken now."""
+        if tenants:
+            self._waiting = deque(t for t in self._waiting if t not in tenants)
 
     def next(self, rows: int) -> tuple[list[str], int]:
         """Whom to serve, and how many rows of each at most. Twice as many tenants as should do,
