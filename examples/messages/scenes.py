@@ -147,7 +147,7 @@ class Scenes:
 
     # -- what one worker does ---------------------------------------------------------------------
 
-    def idle(self, seconds: float = 3.0) -> Idle:
+    def idle(self, seconds: float) -> Idle:
         """A whole life of a worker, real seconds, with nothing due."""
         self._table.clear()
         self._forget()
@@ -201,7 +201,7 @@ class Scenes:
 
     # -- what a fleet does ------------------------------------------------------------------------
 
-    def throttle(self, replicas: int = 4, messages: int = 100, seconds: float = 20.0) -> Throttle:
+    def throttle(self, replicas: int, messages: int, seconds: float = 20.0) -> Throttle:
         """Two providers; when a part of their messages is sent, one of them throttles."""
         self._forget()
         self.workers(replicas, "--concurrency", str(SLOTS))
