@@ -84,7 +84,7 @@ def test_a_provider_counts_for_itself() -> None:
 
 # -- what is said when it is not true -------------------------------------------------------------
 
-IDLE = Idle(3.0, 12, 1.5, Work(24, 0, 0), 0)
+IDLE = Idle(3.0, 12, Work(24, 0, 0), 0)
 SPEEDS = [Speed(50, 26.0, 25.0, 310.0, 2)]
 DONE = {"done": Attempts(400, 1)}
 CHANGES = [
@@ -110,7 +110,7 @@ def test_all_is_fine() -> None:
     [
         ({"idle": {"calls": 1}}, "with nothing due something was done"),
         ({"idle": {"work": Work(24, 5, 0)}}, "with nothing due something was done"),
-        ({"idle": {"work": Work(61, 0, 0)}}, "61 scans for 12 looks"),
+        ({"idle": {"work": Work(60, 0, 0)}}, "60 scans for 12 looks"),
         ({"idle": {"looks": 0, "work": Work(0, 0, 0)}}, "the idle worker has not asked"),
         ({"speed": {"seconds": 24.0}}, "50 messages were sent faster than can be"),
         ({"speed": {"seconds": 320.0, "runs": 2}}, "50 messages took longer than the original"),

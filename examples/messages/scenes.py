@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import datetime as dt
 import re
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,12 +35,11 @@ STEPS = ("--concurrency", "3,10:5,51:7,101:10", "--claim-batch", "20,10:30,51:40
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Of a worker with nothing to do. looks: how often it asked for due rows, and ms: how long one
-    took, the median. calls: of the providers."""
+    """Of a worker with nothing to do. looks: how often it asked for due rows. calls: of the
+    providers."""
 
     seconds: float
     looks: int
-    ms: float
     work: Work
     calls: int
 
@@ -155,11 +153,10 @@ class Scenes:
         worker = self.worker("--concurrency", str(SLOTS), "--log-level", "debug")
         time.sleep(seconds)
         self._crew.stop(worker)
-        looks = [line for line in worker.said() if "row.claimed" in line]
-        took = [float(s) * 1000 for line in looks for s in re.findall(r"\bseconds=(\S+)", line)]
+        looks = sum("row.claimed" in line for line in worker.said())
         calls = sum(len(counts["at"]) for counts in self._counts().values())
         work = self._table.work().since(before)
-        return Idle(seconds, len(looks), statistics.median(took or [0.0]), work, calls)
+        return Idle(seconds, looks, work, calls)
 
     def speed(self, messages: int) -> Speed:
         """So many fall due at once, for a worker that is there."""
