@@ -4,7 +4,7 @@ python -m examples.messages.api
 
 POST /north/messages  {"to": "+49 1", "question": 3}: 200; or 429 and {"error": {"code": 131051,
                       "retry_after": 12.5}}: nothing more for so many (real) seconds
-PUT /limits           {"north": 60}: how many calls a provider takes in any (real) second; more are
+PUT /limits           {"north": 30}: how many calls a provider takes in any (real) second; more are
                       throttled. Null: any number
 PUT /throttle         {"north": 20}: from now on, for so many seconds of the scenario, every call is
 PUT /counts           {}: counts from nothing again

@@ -3,7 +3,7 @@
     worker run --app examples.messages.app:app --concurrency 2-40
 
 There is no LIMIT 30, no run every five minutes and no "already running". MESSAGES_LIMITS is what
-the providers allow, calls a second: `north=60,south=20`.
+the providers allow, calls a second: `north=30,south=20`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,9 @@ def limits(text: str) -> dict[str, float]:
     return {provider: float(number) for provider, number in pairs}
 
 
-# In no second do more than rate + burst messages start, in the whole fleet. One call less leaves
-# some milliseconds for the way to the provider, which differs from call to call.
+# In no second do more than rate + burst messages start, in the whole fleet.
 for provider, calls in limits(os.environ.get("MESSAGES_LIMITS", "")).items():
-    app.limit(kind=KIND, tenant=provider, rate=calls - 2, burst=1)
+    app.limit(kind=KIND, tenant=provider, rate=calls - 1, burst=1)
 
 
 @app.rows(

@@ -43,7 +43,7 @@ class Size:
     fleet: int = 4
     messages: int = 100
     replicas: Sequence[int] = (1, 3, 6)
-    limit: int = 60
+    limit: int = 30
     seconds: float = 8.0
 
 
