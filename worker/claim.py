@@ -27,13 +27,14 @@ import asyncpg
 
 from worker.events import Events, RowsClaimed, SourceFailed
 from worker.fair import Fair, Turns
-from worker.flow.gatekeeper import Gatekeeper, Passage
+from worker.flow.gatekeeper import TENANTS_MOST, Gatekeeper, Passage
 from worker.link import Blocked, Link, LinkDown
 from worker.row import Row
 from worker.source import BEGINNING, Source, Stream
 
 LOOK_EVERY = 1.0
 UNFAIR = Fair(100)  # where tenants take turns only because each has limits of its own
+MORE_TENANTS = (1, 4, 16)  # times as many as should do, as long as none of them brings a row
 LOOK_SHARE = 10  # a look may take one part in this many of a worker's time
 LOOK_PAUSE_MOST = 5.0
 FAILED_PAUSE_MOST = 30.0
@@ -184,16 +185,36 @@ class Claimer:
     async def _take_governed(
         self, rows: list[Row], stream: Stream, limit: int, worker: int, *, floors: bool
     ) -> None:
-        """What the gates let through, in one transaction that holds them: tenant by tenant where
-        that is asked for, then in the order of due times."""
+        """What the gates let through: tenant by tenant where that is asked for, then in the order
+        of due times. Where they stop all of the tenants that were asked about, others may pass."""
         by_tenant = self._source.has_tenants and self._gates.by_tenant(stream)
         turns = self._turns_of(stream) if by_tenant else self._turns_in(stream)
         if turns is not None:
             await self._list_tenants(turns, stream, limit - len(rows))
+            turns.pass_over(self._gates.closed_tenants(stream, turns.waiting))
+        before = len(rows)
+        for times in MORE_TENANTS:
+            await self._take_passage(rows, stream, turns, times, limit, worker, floors=floors)
+            if turns is None or len(rows) > before or not turns.waiting:
+                break
+
+    async def _take_passage(
+        self,
+        rows: list[Row],
+        stream: Stream,
+        turns: Turns | None,
+        times: int,
+        limit: int,
+        worker: int,
+        *,
+        floors: bool,
+    ) -> None:
+        """In one transaction that holds the gates. times: as many tenants as should do."""
         waiting = []
         if turns is not None:
             room = limit - len(rows)
-            waiting = turns.waiting[: self._gates.tenants_for(stream, room, turns.per_tenant)]
+            count = times * self._gates.tenants_for(stream, room, turns.per_tenant)
+            waiting = turns.waiting[: min(TENANTS_MOST, count)]
         self.unsure = True
         plain: list[Row] = []
         async with self._gates.passage(stream, waiting, worker) as passage:

@@ -11,7 +11,7 @@ import random
 import string
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
@@ -132,6 +132,13 @@ class Turns:
         self.after = self.after if last is None else last
         if not self._waiting and found.whole:
             self._rests_until = time.monotonic() + NONE_FOR
+
+    def pass_over(self, tenants: Collection[str]) -> None:
+        """Nothing of theirs can be taken now."""
+        if self._waiting and self._waiting[0] in tenants:
+            self._rest = 0
+        if tenants:
+            self._waiting = deque(t for t in self._waiting if t not in tenants)
 
     def next(self, rows: int) -> tuple[list[str], list[int]]:
         """Whom to serve, and how many rows of each at most. Twice as many tenants as should do,

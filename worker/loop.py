@@ -128,6 +128,7 @@ class Loop:
             self._asking = False
         self._dry = not rows or (len(rows) < want and not self._asks_again())
         self._accept(rows, worker)
+        self._gates.accepted()
         running = len(self.executor.running)
         self._paced(self._pace.claimed(want, len(rows), running, time.monotonic()))
         if len(rows) == want:

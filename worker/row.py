@@ -20,7 +20,8 @@ class Row:
     occurrence: the due column of an adopted table's row as it was claimed.
     attempt: which run this is, from 1. crashes: runs that ended with their worker's death.
     claimed_at: by the database's clock.
-    not_before: when it may start, on time.monotonic()'s clock, where a rate says so.
+    not_before: when it may start, on time.monotonic()'s clock, where a rate says so. not_after: and
+        when it has missed its turn.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Row:
     occurrence: dt.datetime | None = None
     key_text: str | None = None
     not_before: float | None = None
+    not_after: float | None = None
 
     @property
     def row_key(self) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from worker.row import Row
 
 LATE = 0.1
-"""Seconds. A row that could not start by then has missed its turn: started all the same, rows that
-were meant to come one after the other would come at once."""
+"""Seconds. A row that could not start by then, or by its `not_after`, has missed its turn: started
+all the same, rows that were meant to come one after the other would come at once."""
 
 
 class Timetable:
@@ -50,10 +50,13 @@ class Timetable:
     def late(self) -> list[Row]:
         """Takes those that have missed their turn."""
         now = time.monotonic()
-        taken: list[Row] = []
-        while self._rows and now - self._rows[0][0] > LATE:
-            taken.append(heapq.heappop(self._rows)[2])
-        return taken
+        due = []
+        while self._rows and self._rows[0][0] <= now:
+            due.append(heapq.heappop(self._rows))
+        for entry in due:
+            if _missed_at(entry[2]) >= now:
+                heapq.heappush(self._rows, entry)
+        return [row for _, _, row in due if _missed_at(row) < now]
 
     def clear(self) -> list[Row]:
         rows = [row for _, _, row in self._rows]
@@ -66,5 +69,14 @@ class Timetable:
             self._alarm = None
         if self._rows:
             # where no slot was free: one that gets free asks, or the turn is missed
-            delay = self._rows[0][0] - now if self._rows[0][0] > now else LATE
+            first = self._rows[0][2]
+            at = self._rows[0][0] if self._rows[0][0] > now else _missed_at(first) + 0.001
+            delay = max(0.0, at - now)
             self._alarm = asyncio.get_running_loop().call_later(delay, self._wake)
+
+
+def _missed_at(row: Row) -> float:
+    if row.not_after is not None:
+        return row.not_after
+    assert row.not_before is not None
+    return row.not_before + LATE

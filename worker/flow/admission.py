@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 
 from worker.flow.gate import Gate
 from worker.scope import EACH
+from worker.timetable import LATE
 
 HORIZON = 0.25
 ASK_AGAIN = 0.1  # seconds until a concurrency limit is looked at again
 EPSILON = 1e-9
+LATE_LEAST = 0.02  # seconds: an event loop that has work is not always on time
 
 
 @dataclass(slots=True)
@@ -69,6 +71,13 @@ class Admission:
                 passed.probe = True
         return start
 
+    def patience(self, queue: str, kind: str, tenant: str | None) -> float:
+        """Seconds that a row may start late: what lies between as many tokens as the burst has.
+        Those that came late are more in the second that begins then, but no more than that."""
+        gates = self._of(queue, kind, tenant)
+        tokens = (gate.burst / gate.rate for gate in gates if gate.rate is not None)
+        return max(LATE_LEAST, min([LATE, *tokens]))
+
     def changed(self) -> Iterable[Pass]:
         """What is to be written."""
         for passed in self._passes.values():
@@ -99,29 +108,30 @@ class Admission:
     def _room(self, gate: Gate, most: int) -> int:
         passed = self._passes[gate.id]
         if gate.paused:
-            return self._stopped(None)
+            return self.stopped(None)
         if gate.throttled:
-            return self._stopped(gate.blocked_for)
+            return self.stopped(gate.blocked_for)
         if gate.open_for is not None:  # the breaker is open, or one row tries
             if gate.open_for > 0:
-                return self._stopped(gate.open_for)
+                return self.stopped(gate.open_for)
             if gate.probing or passed.probe:
-                return self._stopped(ASK_AGAIN)
+                return self.stopped(ASK_AGAIN)
             most = min(most, 1)
         if gate.concurrency is not None:
             free = gate.concurrency - gate.in_use - passed.taken
             if free < most:
-                self._stopped(ASK_AGAIN)
+                self.stopped(ASK_AGAIN)
                 most = max(0, free)
         if gate.rate is not None:
             ahead = (HORIZON - max(0.0, gate.full_in)) * gate.rate + gate.burst - 1
             tokens = max(0, math.floor(ahead + EPSILON) + 1)
             if tokens < most:
-                self._stopped((tokens - ahead) / gate.rate + _gathering(gate.rate))
+                self.stopped((tokens - ahead) / gate.rate + _gathering(gate.rate))
                 most = tokens
         return most
 
-    def _stopped(self, seconds: float | None) -> int:
+    def stopped(self, seconds: float | None) -> int:
+        """Rows are held back, for so long; None for no known end."""
         if seconds is not None:
             self.next_in = seconds if self.next_in is None else min(self.next_in, seconds)
         return 0

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from worker.events import BreakerChanged, Event, Events, KeyThrottled, RowLost, RowSettled
-from worker.flow.admission import Admission
+from worker.flow.admission import ASK_AGAIN, Admission
 from worker.flow.gate import Gate
 from worker.flow.tally import Tally
 from worker.link import Fetches, Link
@@ -50,8 +50,8 @@ class Passage:
 
     def room(self, most: int, tenant: str | None = None) -> int:
         """How many rows may be claimed, at most `most`; of a tenant, or in all."""
-        if tenant in self._unknown:
-            return 0
+        if tenant in self._unknown:  # by the next time its gate is there
+            return self.admission.stopped(ASK_AGAIN)
         return self.admission.room(self._stream.queue, self._stream.kind, tenant, most)
 
     def admit(self, rows: Sequence[Row]) -> None:
@@ -59,6 +59,9 @@ class Passage:
         for row in rows:
             start = self.admission.admit(row.queue, row.kind, row.tenant)
             row.not_before = self._arrived + start if start > 0 else None
+            if row.not_before is not None:
+                patience = self.admission.patience(row.queue, row.kind, row.tenant)
+                row.not_after = row.not_before + patience
         self.rows += rows
 
 
@@ -143,9 +146,13 @@ class Gatekeeper:
     # --- claiming --------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """A round of claims begins: what the last one took is among the held ones by now."""
+        """A round of claims begins."""
         self._fresh.clear()
         self.next_in = None
+
+    def accepted(self) -> None:
+        """What the round took is among the held rows now, and would be counted twice."""
+        self._fresh.clear()
 
     def by_tenant(self, stream: Stream) -> bool:
         """Whether some gate of the stream goes by tenants."""
@@ -153,6 +160,19 @@ class Gatekeeper:
             gate.scope.tenant is not None and gate.scope.covers(stream.queue, stream.kind)
             for gate in self._gates
         )
+
+    def closed_tenants(self, stream: Stream, waiting: Sequence[str]) -> set[str]:
+        """Which of those that have due rows need not be asked about, by the copy."""
+        closed: set[str] = set()
+        asked = set(waiting)
+        for gate in self._gates:
+            tenant = gate.scope.tenant
+            if tenant not in asked or not gate.scope.covers(stream.queue, stream.kind):
+                continue
+            if (closed_for := self._closed_for(gate)) != 0:
+                self._wait_for(closed_for)
+                closed.add(tenant)
+        return closed
 
     def tenants_for(self, stream: Stream, rows: int, per_tenant: int) -> int:
         """How many tenants' gates a claim of so many rows needs to hold, so that it is not short of
@@ -286,6 +306,8 @@ class Gatekeeper:
         seconds until there is more to write."""
         for scope in list(self._to_throttle):
             await self._publish_throttle(scope)
+        if self._tally.trials:  # one may have been taken away before it began
+            self._tally.keep_trials([*self.held(), *self._fresh])
         if self._tally.counts:
             await self._publish_tally(worker)
         if not self._to_share:

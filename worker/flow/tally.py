@@ -31,6 +31,13 @@ class Tally:
         """This row tries these open breakers."""
         self.trials[row.source, row.key, row.token] = list(gates)
 
+    def keep_trials(self, held: Iterable[Row]) -> None:
+        """Of any other row nothing will be heard any more: somebody else may try."""
+        claims = {(row.source, row.key, row.token) for row in held}
+        for claim in [claim for claim in self.trials if claim not in claims]:
+            for gate in self.trials.pop(claim):
+                self.counts.setdefault(gate, Count()).trial = "none"
+
     def note(self, row: Row, gates: Iterable[int], transition: Transition | None) -> None:
         """A run ended; without a transition its result was refused."""
         verdict = _verdict(transition)

@@ -1,0 +1,1 @@
+"""Send what is due, within the limits of chat providers that throttle."""
