@@ -56,7 +56,7 @@ def test_the_whole_of_it(
         assert 0 <= CLOCK.real(number(row["here"]) - least) <= SLACK, row
     assert [row["why"] for row in changes].count("throttled") == 1
     assert [int(row["slots"]) for row in steps] == [7]
-    assert {row[""]: row["here"] for row in throttle}["sent"] == "80 of 80"
+    assert {row["of the fleet"]: row["here"] for row in throttle}["sent"] == "80 of 80"
     assert [int(row["refused"]) for row in rates] == [0]
 
     # Asked without the example's own code.

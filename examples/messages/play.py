@@ -138,7 +138,7 @@ def show_throttle(found: Throttle) -> Iterator[str]:
     heard = "none" if found.heard is None else f"the last {found.heard * 1000:.0f} ms after it"
     attempts = {outcome: (one.count, one.highest) for outcome, one in found.attempts.items()}
     table(
-        ("", "original", "here"),
+        ("of the fleet", "original", "here"),
         [
             ("answers 131051", "one a call", found.answers),
             ("to stay away for", "-", f"{found.named:.1f} s"),
