@@ -196,6 +196,22 @@ async def test_a_drain_waits_for_what_a_rate_holds_back(
     assert (one.report.settled, count.ran) == (40, 40)
 
 
+async def test_a_drain_does_not_wait_for_what_is_throttled(
+    db_url: str, apg: asyncpg.Connection
+) -> None:
+    app = App()
+
+    @app.handler
+    async def send() -> None:
+        raise Throttled(retry_after=60)
+
+    await put(apg, "send", count=5)
+    began = time.monotonic()
+    await drained(app, db_url)
+    assert time.monotonic() - began < 20
+    assert await apg.fetchval("select count(*) from worker.jobs") == 5
+
+
 # -- throttles ------------------------------------------------------------------------------------
 
 

@@ -129,6 +129,7 @@ async def test_a_breaker_opens(apg: asyncpg.Connection, db_url: str) -> None:
     async def charge(donation: Donation) -> None:
         nonlocal calls
         calls += 1
+        await asyncio.sleep(0.05)
         raise ConnectionError("no route")
 
     app.breaker(kind="donations", failures=5, pause=60)

@@ -251,7 +251,7 @@ class Loop:
 
     def _accept(self, rows: list[Row], worker: int) -> None:
         if not rows:
-            if self._claimer.looked and self._gates.next_in is None:
+            if self._claimer.looked and not self._gates.flows:
                 self.empty.set()
             if self._buffer:  # nothing more comes for what waits to fill up
                 self._pump()

@@ -608,7 +608,7 @@ def _name() -> str:
 
 def _last_margin(grace: float) -> float:
     """Seconds before the end of the grace at which rows are given back come what may."""
-    return min(0.5, grace * 0.1)
+    return min(1.0, grace * 0.1)
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:

@@ -42,7 +42,7 @@ class Size:
 FULL = Size(stops=27, together=3, grace=10.0, slots=8)
 # a busy machine may hold up a process for a moment that a grace so short has no room for
 SOME = ("work", "block_thread", "spin_loop", "left_thread", "stubborn", "spin_thread")
-SHORT = Size(stops=6, together=3, grace=2.0, slots=2, kinds=SOME, late=3.0)
+SHORT = Size(stops=6, together=3, grace=4.0, slots=2, kinds=SOME, late=3.0)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from worker.scope import EACH
 from worker.timetable import LATE
 
 HORIZON = 0.25
+LEAD = 0.02  # seconds that a claim may take to arrive: where tokens are short no row starts sooner
 ASK_AGAIN = 0.1  # seconds until a concurrency limit is looked at again
 EPSILON = 1e-9
 LATE_LEAST = 0.02  # seconds: an event loop that has work is not always on time
@@ -43,6 +44,8 @@ class Admission:
     held: dict[int, int]
     next_in: float | None = None
     """Seconds until more may pass, if a gate has stopped some."""
+    flows: bool = False
+    """A rate or a limit on concurrency holds rows back: they come through one by one."""
     _passes: dict[int, Pass] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,18 +123,19 @@ class Admission:
         if gate.concurrency is not None:
             free = gate.concurrency - gate.in_use - passed.taken
             if free < most:
-                self.stopped(ASK_AGAIN)
+                self.stopped(ASK_AGAIN, flows=True)
                 most = max(0, free)
         if gate.rate is not None:
-            ahead = (HORIZON - max(0.0, gate.full_in)) * gate.rate + gate.burst - 1
+            ahead = (HORIZON - max(LEAD, gate.full_in)) * gate.rate + gate.burst - 1
             tokens = max(0, math.floor(ahead + EPSILON) + 1)
             if tokens < most:
-                self.stopped((tokens - ahead) / gate.rate + _gathering(gate.rate))
+                self.stopped((tokens - ahead) / gate.rate + _gathering(gate.rate), flows=True)
                 most = tokens
         return most
 
-    def stopped(self, seconds: float | None) -> int:
-        """Rows are held back, for so long; None for no known end."""
+    def stopped(self, seconds: float | None, *, flows: bool = False) -> int:
+        """Rows are held back, for so long; None for no known end. flows: others pass meanwhile."""
+        self.flows |= flows
         if seconds is not None:
             self.next_in = seconds if self.next_in is None else min(self.next_in, seconds)
         return 0
@@ -146,4 +150,5 @@ def _slot(gate: Gate) -> float:
     """Seconds until the gate's next token."""
     if gate.rate is None:
         return 0.0
-    return max(0.0, gate.full_in - (gate.burst - 1) / gate.rate)
+    earliest = gate.full_in - (gate.burst - 1) / gate.rate
+    return 0.0 if earliest <= -LATE else max(LEAD, earliest)

@@ -84,6 +84,7 @@ class Gatekeeper:
         self.on_work: Callable[[], None] = lambda: None
         self.stale = True
         self.next_in: float | None = None  # seconds until gates that stopped rows may let some pass
+        self.flows = False  # rows are held back that come through one by one
         self._pairs = list(pairs)
         self._link = link
         self._events = events
@@ -149,6 +150,7 @@ class Gatekeeper:
         """A round of claims begins."""
         self._fresh.clear()
         self.next_in = None
+        self.flows = False
 
     def accepted(self) -> None:
         """What the round took is among the held rows now, and would be counted twice."""
@@ -215,6 +217,7 @@ class Gatekeeper:
         self._full |= passage.admission.full()
         self._note_trials(passage)
         self._wait_for(admission.next_in)
+        self.flows |= admission.flows
 
     async def _gates_of(self, gates: Sequence[Gate], tenants: Sequence[str]) -> dict[str, set[int]]:
         """The ids of these tenants' gates; made where they are not there yet."""
