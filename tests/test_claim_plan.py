@@ -32,6 +32,7 @@ DUE = (
     "'{default}', '{work}', '{0}', '{-infinity}', '{0}', 100, 1, false",
 )
 CALLS = {
+    "left": ("text[], text[], integer", "'{default}', '{work}', 100"),
     "streams": ("text[], text[]", "'{default,default}', '{work,never}'"),
     "span": ("text, text, smallint", "'default', 'work', '0'"),
     "tenants": (

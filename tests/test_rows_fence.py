@@ -318,9 +318,9 @@ async def test_the_last_act_of_a_blocked_worker(db_url: str, apg: asyncpg.Connec
         await apg.execute("select from donations where id = 2 for update")
         with psycopg.connect(db_url, autocommit=True) as connection:
             cursor = psycopg.RawCursor(connection)
-            assert cursor.execute(sql.encode(), params).fetchone() == (2,)
+            assert cursor.execute(sql.encode(), params).fetchone() == (2, 1)
     left = await apg.fetch("select id from donations where duerow_owner is not null")
-    assert [row["id"] for row in left] == [2], "which is for the sweep"
+    assert [row["id"] for row in left] == [2], "which is asked for again, and then for the sweep"
     assert await outcomes(apg, 1) == [(1, "released")]
     assert (await one(apg, 1))["duerow_attempt"] == 0
 

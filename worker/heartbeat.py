@@ -22,6 +22,7 @@ from worker.statements import statement
 from worker.url import DatabaseURL
 
 GRACE_PASSED = 9  # the exit code that says so
+ASK_AGAIN = 0.02  # seconds until rows are given back that somebody had locked
 
 
 class Heartbeat:
@@ -60,6 +61,7 @@ class Heartbeat:
         self._stopping = False
         self._exit_at: float | None = None
         self._exit_code = GRACE_PASSED
+        self._within = 1.0
         self._last_resort: threading.Timer | None = None
         self._told_gone: int | None = None
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
@@ -75,6 +77,7 @@ class Heartbeat:
         """Unless stopped before, gives every row back after `seconds` and ends the process; it
         ends `within` seconds of that even if the database does not answer."""
         self._exit_code = code
+        self._within = within
         self._exit_at = time.monotonic() + seconds
         if self._last_resort is not None:
             self._last_resort.cancel()
@@ -136,12 +139,24 @@ class Heartbeat:
         """The loop did not stop in time. Whatever happens here, the process ends."""
         try:
             self._send("select set_config('lock_timeout', '300ms', false)", [])
-            for source in self._sources:
-                with suppress(psycopg.errors.DatabaseError):  # its table is locked, say: the others
-                    self._send(*source.abandon(self.worker))
+            self._abandon_all()
             self._send(statement("workers/stop"), [self.worker, self._status()[1]])
         finally:
             os._exit(self._exit_code)
+
+    def _abandon_all(self) -> None:
+        """Rows that somebody has locked are asked for again, as long as there is time."""
+        until = time.monotonic() + self._within / 2
+        sources = list(self._sources)
+        while sources:
+            locked = []
+            for source in sources:
+                with suppress(psycopg.errors.DatabaseError):  # its table is locked, say: the others
+                    [(_, left)] = self._send(*source.abandon(self.worker))
+                    locked += [source] if left else []
+            sources = locked if time.monotonic() < until else []
+            if sources:
+                time.sleep(ASK_AGAIN)
 
     def _send(self, sql: str, params: list[Any]) -> list[Any]:
         if self._connection is None:

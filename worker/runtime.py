@@ -42,7 +42,7 @@ from worker.events import (
 from worker.execute import Executor
 from worker.flow.gatekeeper import Gatekeeper
 from worker.health import Health
-from worker.heartbeat import GRACE_PASSED, Heartbeat
+from worker.heartbeat import ASK_AGAIN, GRACE_PASSED, Heartbeat
 from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
 from worker.listen import Listener
 from worker.loop import Loop
@@ -581,11 +581,23 @@ class Worker:
         if (worker := self.worker_id) is None:
             return
         if self._executor.running or not (self._loop.idle.is_set() and self._settler.idle.is_set()):
-            for source in self._by_name.values():
-                sql, params = source.abandon(worker)
-                await self._claim_link.fetch(sql, *params)
+            await self._abandon_all(worker)
         await membership.stop(self._claim_link, worker, self._settler.settled)
         await self._gates.leave()
+
+    async def _abandon_all(self, worker: int) -> None:
+        """Rows that somebody has locked are asked for again, for a moment."""
+        until = time.monotonic() + _last_margin(self._settings.grace) / 2
+        sources = list(self._by_name.values())
+        while sources:
+            locked = []
+            for source in sources:
+                sql, params = source.abandon(worker)
+                [record] = await self._claim_link.fetch(sql, *params)
+                locked += [source] if record["left_over"] else []
+            sources = locked if time.monotonic() < until else []
+            if sources:
+                await asyncio.sleep(ASK_AGAIN)
 
 
 def _rules(app: App, settings: Settings) -> list[Rule]:

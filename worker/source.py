@@ -137,7 +137,8 @@ class Source(Protocol):
         """Gives the owners of claimed rows who are no live workers."""
 
     def abandon(self, worker: int) -> Statement:
-        """Gives back every row that `worker` holds; gives their number."""
+        """Gives back every row that `worker` holds, but for those that somebody has locked; gives
+        the numbers of both."""
 
     def left(self, most: int) -> Statement:
         """Gives how many rows are due and in nobody's hands; counts up to `most`."""

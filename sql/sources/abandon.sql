@@ -1,9 +1,14 @@
 -- Returns every row that a worker still holds: the last act of a process whose grace has passed
--- while its event loop is blocked. It has no time: a row that somebody has locked is left to the sweep.
+-- while its event loop is blocked. It has no time: a row that somebody has locked is left for the next
+-- time, or to the sweep.
 --
 -- takes  $1 bigint: the worker's id.
--- gives  released: how many rows went back, each without the attempt it had begun.
-with held as (
+-- gives  released: how many rows went back, each without the attempt it had begun; left_over: how many did not.
+with all_held as (
+    select count(*) as count
+      from {table} w
+     where {due_expression} <= {now} and {condition} and w.duerow_owner = $1
+), held as (
     select w.ctid as place, w.tableoid as part
       from {table} w
      where {due_expression} <= {now} and {condition} and w.duerow_owner = $1
@@ -21,4 +26,6 @@ with held as (
 ), woken as (
     select count(pg_notify('duerow', {name})) as notifications from (select from freed limit 1) first
 )
-select count(*) as released from freed, woken;
+select (select count(*) from freed) as released,
+       (select count from all_held) - (select count(*) from freed) as left_over
+  from woken;

@@ -2,7 +2,8 @@
 -- while its event loop is blocked.
 --
 -- takes  $1 bigint: the worker's id.
--- gives  released: how many rows went back, each without the attempt it had begun.
+-- gives  released: how many rows went back, each without the attempt it had begun; left_over: none, for it waits for
+--        those that somebody has locked.
 with freed as (
     update worker.jobs j set owner = null, claimed_at = null, attempt = j.attempt - 1
       from (select id, claimed_at from worker.jobs where owner = $1 for no key update) held
@@ -12,4 +13,4 @@ with freed as (
     insert into worker.attempts (started_at, row_key, queue, kind, tenant, attempt, token, worker, outcome, message)
     select claimed_at, id::text, queue, kind, tenant, attempt, token, $1, 'released', 'grace passed while the handler ran' from freed
 )
-select count(*) as released from freed;
+select count(*) as released, 0::bigint as left_over from freed;
