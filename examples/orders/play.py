@@ -131,7 +131,7 @@ def _clients(found: list[Client]) -> Iterator[str]:
 def most(orders: int) -> int:
     """Within so many orders of all clients one of so many must be through. A claim takes ten of
     each, every tenth row goes by its due time, two workers each take turns of their own, and what
-    they hold already comes first: measured up to a quarter more than the share, on a busy machine."""
+    they hold already comes first: it was up to a quarter more than the share."""
     rows = sum(min(orders + PER_TENANT, other) for other in SIZES)
     return int(rows / 0.75) + 2 * HELD
 
