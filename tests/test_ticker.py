@@ -746,7 +746,9 @@ async def test_behind_a_transaction_pooler(postgres_tcp: str) -> None:
         apg = await asyncpg.connect(postgres_tcp)
         async with running(app, pooled) as one, running(app, pooled) as two:
             await until(lambda: one.worker._ticker.looked.is_set())
-            await add_schedule(apg, Schedule("quick", kind="work", cron="* * * * * *"))
+            await add_schedule(
+                apg, Schedule("quick", kind="work", cron="* * * * * *", catch_up="all")
+            )
             seen = (one.seen, two.seen)
             await until(lambda: sum(len(each.of(ScheduleTicked)) for each in seen) >= 4)
             assert not any(each.of(ServiceFailed) for each in seen)
