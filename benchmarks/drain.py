@@ -19,7 +19,7 @@ def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
     with server.server() as cluster:
         for _ in range(rounds):
             server.seed(cluster, rows)
-            ours.append(ours(cluster, rows, slots))
+            ours.append(once(cluster, rows, slots))
             server.seed(cluster, rows)
             limit.append(pgbench.drain(cluster, rows))
     rates = [rows / one["seconds"] for one in ours]
@@ -44,10 +44,10 @@ def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
 def rate(cluster: Cluster, kind: str, rows: int, slots: int) -> float:
     """Rows a second of one worker, for a kind of benchmarks.noop."""
     server.seed(cluster, rows, kind)
-    return rows / ours(cluster, rows, slots)["seconds"]
+    return rows / once(cluster, rows, slots)["seconds"]
 
 
-def ours(cluster: Cluster, rows: int, slots: int) -> dict[str, float]:
+def once(cluster: Cluster, rows: int, slots: int) -> dict[str, float]:
     cpu, wal = server.cpu(cluster), server.wal(cluster)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.noop", cluster.url, str(slots)],

@@ -52,7 +52,7 @@ def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
                     if tenants:
                         db.execute("update worker.jobs set tenant = 'tenant ' || id % 100")
                         db.execute("vacuum full worker.jobs")
-                found[way].append(rows / drain.ours(cluster, rows, slots)["seconds"])
+                found[way].append(rows / drain.once(cluster, rows, slots)["seconds"])
     reference = statistics.median(found[REFERENCE])
     print(f"{'':36} {'rows/s':>9}   ratio")
     for way, rates in found.items():
