@@ -102,7 +102,11 @@ class Gatekeeper:
     # --- what they govern ------------------------------------------------------------------
 
     def governs(self, stream: Stream) -> bool:
-        return any(gate.scope.covers(stream.queue, stream.kind) for gate in self._gates)
+        return bool(self._covering(stream))
+
+    def _covering(self, stream: Stream) -> list[Gate]:
+        """The gates that may stop rows of a stream."""
+        return [gate for gate in self._gates if gate.scope.covers(stream.queue, stream.kind)]
 
     def stops(self, row: Row) -> bool:
         """Whether a row that has not started yet is to be given back."""
@@ -158,18 +162,15 @@ class Gatekeeper:
 
     def by_tenant(self, stream: Stream) -> bool:
         """Whether some gate of the stream goes by tenants."""
-        return any(
-            gate.scope.tenant is not None and gate.scope.covers(stream.queue, stream.kind)
-            for gate in self._gates
-        )
+        return any(gate.scope.tenant is not None for gate in self._covering(stream))
 
     def closed_tenants(self, stream: Stream, waiting: Sequence[str]) -> set[str]:
         """Which of those that have due rows need not be asked about, by the copy."""
         closed: set[str] = set()
         asked = set(waiting)
-        for gate in self._gates:
+        for gate in self._covering(stream):
             tenant = gate.scope.tenant
-            if tenant not in asked or not gate.scope.covers(stream.queue, stream.kind):
+            if tenant not in asked:
                 continue
             if (closed_for := self._closed_for(gate)) != 0:
                 self._wait_for(closed_for)
@@ -181,10 +182,8 @@ class Gatekeeper:
         rows where some tenants have none, or a limit that lets few through."""
         limits = [
             gate.concurrency
-            for gate in self._gates
-            if gate.scope.tenant == EACH
-            and gate.concurrency is not None
-            and gate.scope.covers(stream.queue, stream.kind)
+            for gate in self._covering(stream)
+            if gate.scope.tenant == EACH and gate.concurrency is not None
         ]
         return min(TENANTS_MOST, 2 * -(-rows // max(1, min([per_tenant, *limits]))))
 
@@ -194,7 +193,7 @@ class Gatekeeper:
     ) -> AsyncIterator[Passage | None]:
         """Holds the gates of a stream and of these tenants, for a claim; None where nothing can
         pass. What it admits is written, and the transaction committed, at the end."""
-        gates = [gate for gate in self._gates if gate.scope.covers(stream.queue, stream.kind)]
+        gates = self._covering(stream)
         if self._all_closed(gates):
             yield None
             return
@@ -204,11 +203,12 @@ class Gatekeeper:
         async with self._link.transaction() as connection:
             records = await connection.fetch(statement("flow/lock"), asked, worker)
             arrived = time.monotonic()
-            found = {record["id"] for record in records}
+            locked = [Gate.of(record) for record in records]
+            found = {gate.id for gate in locked}
             if not ids <= found:  # it was taken away meanwhile
                 self.stale = True
             unknown = {tenant for tenant, those in of_tenants.items() if not those <= found}
-            admission = Admission([Gate.of(r) for r in records], self._held_of(records, worker))
+            admission = Admission(locked, self._held_of(locked, worker))
             passage = Passage(connection, admission, stream, unknown, arrived)
             yield passage
             await self._write(passage, records, worker)
@@ -369,17 +369,14 @@ class Gatekeeper:
             self._to_share.update(ids)
             raise
 
-    def _held_of(self, records: Sequence[Any], worker: int) -> dict[int, int]:
+    def _held_of(self, locked: Sequence[Gate], worker: int) -> dict[int, int]:
         """Of each locked gate that limits concurrency, how many rows are ours."""
-        limited = [record for record in records if record["concurrency"] is not None]
+        limited = [gate for gate in locked if gate.concurrency is not None]
         if not limited:
             return {}
         holding = Holding([*self.held(), *self._fresh], worker)
-        self._to_share.difference_update(record["id"] for record in limited)
-        return {
-            record["id"]: holding.count(Scope(record["queue"], record["kind"], record["tenant"]))
-            for record in limited
-        }
+        self._to_share.difference_update(gate.id for gate in limited)
+        return {gate.id: holding.count(gate.scope) for gate in limited}
 
     def _scopes_by_id(self) -> dict[int, Scope]:
         scopes = {gate.id: gate.scope for gate in self._gates}
