@@ -165,8 +165,10 @@ async def test_one_that_fails_does_not_keep_the_others(
     app.handler("work")(lambda: None)
     async with running(app, db_url, lease=0.6) as one:
         await until(lambda: one.seen.of(ServiceFailed))
-        ran = "select count(*) from worker.chores where last_ms is not null"
-        await until(lambda: apg.fetchval(f"select ({ran}) = 5"))
+        broken = {"stats", "tidy"}  # both touch the table
+        others = [c.name for c in one.worker._chores._chores if c.name not in broken]
+        ran = "select array_agg(name) @> $1 from worker.chores where last_ms is not null"
+        await until(lambda: apg.fetchval(ran, others))
         [key] = await put(apg, "work")
         await until(lambda: apg.fetchval("select count(*) = 1 from worker.jobs_finished"))
     assert (await job(apg, key))["state"] == "done"
