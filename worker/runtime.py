@@ -463,8 +463,7 @@ class Worker:
                 async with asyncio.timeout(0.05):
                     await self._loop.empty.wait()
             if max_rows is not None and self._loop.taken >= max_rows:
-                self._loop.close()
-                await self._quiet()
+                await self._quiet()  # no more are claimed; what waits for a slot is among them
                 return
             if not self._loop.empty.is_set():
                 continue
@@ -478,7 +477,7 @@ class Worker:
         """Until nothing runs and everything is written."""
         while self._executor.running or self._loop.buffered:
             await self._wait_for_runs(time.monotonic() + 1)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if self._executor.running else 0.01)
         await self._settler.idle.wait()
 
     async def _until_stopped(self, services: list[asyncio.Task[Any]]) -> None:
