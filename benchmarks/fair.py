@@ -143,7 +143,7 @@ class Claiming:
         return int(spent) / 1e6 + 1000 * time.process_time()
 
     async def settle(self, rows: list[Row]) -> None:
-        batch = [Settlement(row, Transition("done"), 0.0, 0.0) for row in rows]
+        batch = [Settlement(row, Transition("done"), 0.0) for row in rows]
         for sql, params in self._source.settle(self._worker, batch):
             await self._links[1].fetch(sql, *params)
 
@@ -217,7 +217,7 @@ async def _claims_until_small(claiming: Claiming) -> int:
         taken += await claiming.claim()
         claims += 1
     batch = [
-        Settlement(row, Transition("released", refund=1, recorded=False), 0.0, 0.0) for row in taken
+        Settlement(row, Transition("released", refund=1, recorded=False), 0.0) for row in taken
     ]
     for sql, params in claiming._source.settle(claiming._worker, batch):
         await claiming._links[1].fetch(sql, *params)

@@ -112,7 +112,7 @@ class Sourced(Linked):
         return await self.claimer.step(limit, self.worker)
 
     async def settle(self, rows: list[Any]) -> int:
-        batch = [Settlement(row, self._transition(row), 0.001, 0.0) for row in rows]
+        batch = [Settlement(row, self._transition(row), 0.001) for row in rows]
         settled = 0
         for sql, params in self.source.settle(self.worker, batch):
             settled += len(await self.settling.fetch(sql, *params))

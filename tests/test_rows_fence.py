@@ -384,7 +384,7 @@ async def test_a_session_that_settled_without_hearing_of_it(
 def _settlement(settled: RowSettled) -> Any:
     from worker.source import Settlement
 
-    return Settlement(settled.row, settled.transition, settled.seconds, settled.wait)
+    return Settlement(settled.row, settled.transition, settled.seconds)
 
 
 async def test_an_empty_condition_table_drains_twice(db_url: str, apg: asyncpg.Connection) -> None:

@@ -249,7 +249,7 @@ def test_a_claim_takes_no_more_than_it_should_whatever_the_planner_may_use(
 
 def settling(rows: Rows, taken: list[Any]) -> tuple[str, list[Any]]:
     claimed = [rows._row(record, 1) for record in taken]
-    batch = [Settlement(row, Transition("retry", delay=60.0), 0.1, 0.0) for row in claimed]
+    batch = [Settlement(row, Transition("retry", delay=60.0), 0.1) for row in claimed]
     [(text, params)] = rows.settle(1, batch)
     return text, params
 

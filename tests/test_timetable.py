@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import time
 
 from tests.facts import until
 from worker.row import Row
 from worker.timetable import LATE, Timetable
 
-NOW = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
-
 
 def row(key: int, seconds: float) -> Row:
-    made = Row("jobs", 1, key, "default", "work", 0, NOW, 1, 1, None, 0, None, None, "{}", NOW, NOW)
+    made = Row("jobs", 1, key, "default", "work", 0, 0.0, 1, 1, None, 0, None, None, "{}", 0.0, 0.0)
     made.not_before = time.monotonic() + seconds
     return made
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from worker.errors import PayloadInvalid
 from worker.outcome import (
+    DONE,
     Answer,
     Cancel,
     Dead,
@@ -65,7 +66,7 @@ def returned(
 ) -> Answer:
     """A return value. refuse: told why a result cannot be stored; the row is done without it."""
     if value is None and handler.table is None:
-        return Done()
+        return DONE
     if (nobody := never_ran(value, handler.kind)) is not None:
         return Failed(nobody)
     if isinstance(value, Retry | Snooze | Throttled | Cancel | Dead):
@@ -76,7 +77,7 @@ def returned(
         return Done(_as_json(value))
     except Unserializable as error:
         refuse(str(error))
-        return Done()
+        return DONE
 
 
 def never_ran(value: Any, kind: str) -> PermanentError | None:

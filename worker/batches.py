@@ -117,13 +117,13 @@ class Batches:
         for part in run.parts:
             if (transition := spent(part.row, run.handler.retry)) is not None:
                 run.close(part)
-                self._settle(Settlement(part.row, transition, run.seconds, part.wait))
+                self._settle(Settlement(part.row, transition, run.seconds))
                 continue
             try:
                 part.item.data = data(part.row, run.handler)
             except BaseException as error:  # a validator is the user's code
                 self._report(run, part, unreadable(error))
-        run.batch = Batch([part.item for part in run.open], run.context.deadline)
+        run.batch = Batch([part.item for part in run.open], run.deadline)
         if run.reason is not None:  # asked to end before it began
             run.batch.cancel()
 
@@ -291,7 +291,7 @@ class Batches:
         if isinstance(answer, Throttled):
             self._throttled(part.row, answer)
         transition = decide(part.row, answer, policy or run.handler.retry)
-        return Settlement(part.row, transition, run.seconds, part.wait)
+        return Settlement(part.row, transition, run.seconds)
 
     def _report(
         self, run: BatchRun, part: Part, answer: Answer, policy: RetryPolicy | None = None

@@ -17,7 +17,6 @@ their gates.
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -287,13 +286,11 @@ class Claimer:
     def _move_floors(self, streams: list[Stream], rows: list[Row], *, floors: bool) -> None:
         """To the last row taken. A look that has not taken all it found moves a floor back too;
         where it found nothing it stays."""
-        last: dict[tuple[str, str, int], tuple[dt.datetime, int]] = {}
-        for row in rows:  # in order: the last of a stream counts
-            last[row.queue, row.kind, row.priority] = (row.due_at, row.key)
-        for stream_ in streams:
-            found = last.get((stream_.queue, stream_.kind, stream_.priority))
+        last = {(row.queue, row.kind, row.priority): row for row in rows}  # they are in order
+        for stream in streams:
+            found = last.get((stream.queue, stream.kind, stream.priority))
             if found is not None:
-                stream_.floor = found
+                stream.floor = (found.due_at, found.key)
 
 
 class Claimers:

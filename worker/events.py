@@ -7,7 +7,7 @@ An observer is any callable that takes an event; one that raises is logged and b
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,13 +50,17 @@ class BatchRan(Event):
 
 @dataclass(frozen=True, slots=True)
 class RowSettled(Event):
-    """A transition was accepted. seconds: run time of the handler; wait: from due to start."""
+    """A transition was accepted. seconds: run time of the handler."""
 
     name: ClassVar[str] = "row.settled"
     row: Row
     transition: Transition
     seconds: float
-    wait: float
+
+    @property
+    def wait(self) -> float:
+        """Seconds from due to claimed."""
+        return self.row.wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,14 +310,24 @@ class ScheduleFailed(Event):
 Observer = Callable[[Event], None]
 
 
+EACH_ROW = frozenset({RowStarted, RowSettled})
+
+
 class Events:
-    """Hands each event to every observer."""
+    """Hands each event to every observer.
+
+    ignored: of those that come with each row, the ones that nobody would look at: they need not be
+        made.
+    """
 
     def __init__(self, observers: tuple[Observer, ...] = ()) -> None:
         self._observers = observers
+        self.ignored: frozenset[type[Event]] = frozenset() if observers else EACH_ROW
 
-    def subscribe(self, observer: Observer) -> None:
+    def subscribe(self, observer: Observer, ignores: Collection[type[Event]] = ()) -> None:
+        """ignores: what the observer does not look at."""
         self._observers = (*self._observers, observer)
+        self.ignored = self.ignored.intersection(ignores)
 
     def emit(self, event: Event) -> None:
         for observer in self._observers:

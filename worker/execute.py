@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from worker.answers import arguments, raised, returned, unreadable
 from worker.batches import Batches
@@ -25,7 +25,7 @@ from worker.errors import RowLost
 from worker.events import Events, ResultRefused, RowAbandoned, RowStarted
 from worker.items import Item
 from worker.lazy import Lazy
-from worker.outcome import Answer, Done, Failed, Throttled
+from worker.outcome import DONE, Answer, Failed, Throttled
 from worker.registry import Handler, Registry
 from worker.retry import RetryPolicy
 from worker.row import Row
@@ -39,9 +39,6 @@ from worker.trouble import trouble_of
 
 PATIENCE = 2.0  # seconds that a cancelled handler has to end
 WATCH_EVERY = 0.05  # seconds between two looks at the deadlines
-
-Claim = tuple[str, Any, int]  # source, key, token
-_R = TypeVar("_R", bound=Run)
 
 
 class Executor:
@@ -91,7 +88,8 @@ class Executor:
             throttled=throttled,
         )
         self._watch: asyncio.TimerHandle | None = None
-        self.running: dict[Claim, Run] = {}
+        self._loop = asyncio.get_running_loop()  # asked for each row it costs a system call
+        self.running: dict[Run, None] = {}  # in the order in which they began
 
     def start(self, row: Row) -> None:
         """Begins to run a row; it holds a slot until `finished` is called."""
@@ -99,31 +97,25 @@ class Executor:
         if handler.batching is not None:
             self.start_batch([row])
             return
-        started, deadline = self._times(handler)
-        wait = (row.claimed_at - row.due_at).total_seconds()
-        run = Run(row, handler, Context(row, self._installation, deadline), started, wait)
-        self._events.emit(RowStarted(row))
-        self._begin(run, self._run)
+        run = Run(row, handler, *self._times(handler))
+        self._tell_started(row)
+        self._begin(run, self._run(run))
 
     def start_batch(self, rows: Sequence[Row]) -> None:
         """Begins to run rows of one kind, at least one, in one call; they hold one slot."""
         handler = self._registry.get(rows[0].kind)
         started, deadline = self._times(handler)
-        contexts = [Context(row, self._installation, deadline) for row in rows]
-        run = BatchRun(rows[0], handler, contexts[0], started, _wait(rows[0]))
-        run.parts = [
-            Part(row, Item(context), _wait(row))
-            for row, context in zip(rows, contexts, strict=True)
-        ]
+        run = BatchRun(rows[0], handler, started, deadline)
+        run.parts = [Part(row, Item(Context(row, self._installation, deadline))) for row in rows]
         run.unsettled = len(rows)
         for row in rows:
-            self._events.emit(RowStarted(row))
-        self._begin(run, self._run_batch)
+            self._tell_started(row)
+        self._begin(run, self._run_batch(run))
 
     @property
     def rows_running(self) -> int:
         """A batch is one run of several rows."""
-        return sum(len(run.rows) for run in self.running.values())
+        return sum(len(run.rows) for run in self.running)
 
     def _times(self, handler: Handler) -> tuple[float, float | None]:
         """Now, and the deadline of a run that starts now."""
@@ -131,12 +123,15 @@ class Executor:
         started = time.monotonic()
         return started, started + timeout if timeout else None
 
-    def _begin(self, run: _R, call: Callable[[_R], Coroutine[Any, Any, None]]) -> None:
-        loop = asyncio.get_running_loop()
-        self.running[run.row.source, run.row.key, run.row.token] = run
-        if run.context.deadline is not None and self._watch is None:
-            self._watch = loop.call_later(WATCH_EVERY, self._watch_deadlines)
-        run.task = loop.create_task(call(run))
+    def _tell_started(self, row: Row) -> None:
+        if RowStarted not in self._events.ignored:
+            self._events.emit(RowStarted(row))
+
+    def _begin(self, run: Run, call: Coroutine[Any, Any, None]) -> None:
+        self.running[run] = None
+        if run.deadline is not None and self._watch is None:
+            self._watch = self._loop.call_later(WATCH_EVERY, self._watch_deadlines)
+        run.task = self._loop.create_task(call)
 
     def stop(self, run: Run, reason: Reason, patience: float = PATIENCE) -> None:
         """Asks a run to end; abandons it if it has not after `patience` seconds. Of several
@@ -148,21 +143,20 @@ class Executor:
             run.cancel()
             assert run.task is not None
             run.task.cancel()
-        loop = asyncio.get_running_loop()
         if run.patience is not None:
-            if run.patience.when() <= loop.time() + patience:
+            if run.patience.when() <= self._loop.time() + patience:
                 return
             run.patience.cancel()
-        run.patience = loop.call_later(patience, self._abandon, run)
+        run.patience = self._loop.call_later(patience, self._abandon, run)
 
     def stop_all(self, reason: Reason, patience: float = PATIENCE) -> None:
-        for run in list(self.running.values()):
+        for run in list(self.running):
             self.stop(run, reason, patience)
 
     def cancel(self, claims: Iterable[tuple[str, str, int]]) -> None:
         """Ends the runs of these (source, key as text, token) claims for an operator."""
         asked = set(claims)
-        for run in list(self.running.values()):
+        for run in list(self.running):
             if isinstance(run, BatchRun):
                 parts = [p for p in run.parts if _claim_of(p.row) in asked]
                 if parts and self._batches.cancel(run, parts):
@@ -175,8 +169,8 @@ class Executor:
 
     async def _run(self, run: Run) -> None:
         try:
-            if (transition := spent(run.row, run.handler.retry)) is not None:
-                self._report(run, Settlement(run.row, transition, run.seconds, run.wait))
+            if run.row.crashes and (transition := spent(run.row, run.handler.retry)) is not None:
+                self._report(run, Settlement(run.row, transition, run.seconds))
                 return
             answer = await self._answer(run)
             if answer is not None:
@@ -199,6 +193,7 @@ class Executor:
         except BaseException as error:
             return unreadable(error)
         if run.handler.signature.context is not None:
+            run.context = Context(run.row, self._installation, run.deadline)
             given[run.handler.signature.context] = run.context
         try:
             if run.handler.signature.session is not None:
@@ -285,7 +280,7 @@ class Executor:
     def _read(self, run: Run, value: Any) -> Answer:
         """A handler's return value as an answer."""
         if value is None and run.handler.table is None:  # nearly all of them
-            return Done()
+            return DONE
         return returned(
             value,
             run.row,
@@ -311,12 +306,12 @@ class Executor:
     def _settlement(
         self, run: Run, answer: Answer, policy: RetryPolicy | None = None
     ) -> Settlement:
-        if type(answer) is not Done:
+        if answer is not DONE:
             run.trouble = trouble_of(answer)
             if isinstance(answer, Throttled):
                 self._throttled(run.row, answer)
         transition = decide(run.row, answer, policy or run.handler.retry)
-        return Settlement(run.row, transition, run.seconds, run.wait)
+        return Settlement(run.row, transition, run.seconds)
 
     def _report(self, run: Run, settlement: Settlement) -> None:
         if not run.settled:
@@ -332,12 +327,11 @@ class Executor:
         """Ends the runs whose time is up. One timer for all of them: one each would cost every
         row what hardly any needs."""
         now = time.monotonic()
-        for run in list(self.running.values()):
-            if run.context.deadline is not None and run.context.deadline <= now:
+        for run in list(self.running):
+            if run.deadline is not None and run.deadline <= now:
                 self.stop(run, "timeout")
-        loop = asyncio.get_running_loop()
         again = bool(self.running)
-        self._watch = loop.call_later(WATCH_EVERY, self._watch_deadlines) if again else None
+        self._watch = self._loop.call_later(WATCH_EVERY, self._watch_deadlines) if again else None
 
     def _abandon(self, run: Run) -> None:
         """The run was asked to end and did not."""
@@ -351,16 +345,12 @@ class Executor:
 
     def _end(self, run: Run) -> None:
         """Frees the slot, once."""
-        if self.running.pop((run.row.source, run.row.key, run.row.token), None) is None:
+        if run not in self.running:
             return
+        del self.running[run]
         if run.patience is not None:
             run.patience.cancel()
         self._finished(run)
-
-
-def _wait(row: Row) -> float:
-    """Seconds from due to claimed."""
-    return (row.claimed_at - row.due_at).total_seconds()
 
 
 def _claim_of(row: Row) -> tuple[str, str, int]:

@@ -83,6 +83,7 @@ class Loop:
         # Rows that one slot takes, as claims have shown; at first the fewest that it may.
         self._per_slot = float(min((b.size if b else 1 for b in batching.values()), default=1))
         self._asking = False  # a claim is on its way
+        self._claim_at = 0.0  # another is worth its cost once no more slots than these are taken
         self._lot_alarm: asyncio.TimerHandle | None = None
         self.open = True
         self._dry = (
@@ -117,6 +118,7 @@ class Loop:
 
     async def _claim(self, worker: int) -> float:
         want = self._room()
+        self._set_claim_at()
         if not self.open or not self._worth_claiming(want):
             return BUFFER_AGE_MOST
         self._dry = False
@@ -131,6 +133,7 @@ class Loop:
         self._gates.accepted()
         running = len(self.executor.running)
         self._paced(self._pace.claimed(want, len(rows), running, time.monotonic()))
+        self._set_claim_at()
         if len(rows) == want:
             return 0.0
         return self._rest(found=bool(rows))
@@ -165,7 +168,7 @@ class Loop:
 
     def finished(self, run: Run) -> None:
         """A slot is free."""
-        if self._trial.end(run.row):
+        if self._trial.row is not None and self._trial.end(run.row):
             self._dry = False
         if self._pace.adaptive:
             self._paced(self._pace.ended(run.started, run.hindered, time.monotonic()))
@@ -183,10 +186,16 @@ class Loop:
 
     def look_for_room(self) -> None:
         """A slot is free, or results were written: claims if that makes room and there may be
-        something to claim."""
-        if self._trial.waiting is not None:
-            self._pump()
-        if not self._dry and self._worth_claiming(self._room()):
+        something to claim. Asked after each row: what takes longer to find out, the claim does."""
+        if self._trial.row is not None:
+            if self._trial.waiting is not None:
+                self._pump()
+            if self._trial.alone:
+                return
+        if self._dry or self._asking or self.wake.is_set():
+            return
+        idle = not self._buffer.queue and len(self.executor.running) < self._slots
+        if self._taken_up() <= self._claim_at or (idle and self._claim_at >= 0):
             self.wake.set()
 
     def close(self) -> None:
@@ -215,7 +224,7 @@ class Loop:
 
     def held(self) -> dict[str, list[Row]]:
         """Every row that is ours, by source."""
-        running = (row for run in self.executor.running.values() for row in run.rows)
+        running = (row for run in self.executor.running for row in run.rows)
         waiting = () if self._trial.waiting is None else (self._trial.waiting,)
         held: dict[str, list[Row]] = {}
         for row in (*running, *waiting, *self._buffer, *self._timetable, *self._settler.held()):
@@ -226,12 +235,15 @@ class Loop:
         """How many rows to claim."""
         if self._settler.pending >= UNWRITTEN_MOST or self._trial.alone:
             return 0
-        held = len(self.executor.running) + self._buffer.slots + len(self._timetable)
-        free = self._slots + self._ahead() - held
+        free = self._slots + self._ahead() - self._taken_up()
         room = int(free) if self._per_slot == 1.0 else math.ceil(round(free * self._per_slot, 6))
         if self.row_budget is not None:
             room = min(room, self.row_budget - self.taken)
         return max(0, min(self._batch, room))
+
+    def _taken_up(self) -> float:
+        """How many slots' worth of rows are here and not decided."""
+        return len(self.executor.running) + self._buffer.slots + len(self._timetable)
 
     def _ahead(self) -> int:
         """How many runs beyond the slots: what they finish in AHEAD seconds."""
@@ -247,7 +259,13 @@ class Loop:
             return False
         if not self._buffer.queue and len(self.executor.running) < self._slots:
             return True
-        return room >= min(self._batch, (self._ahead() // 2 + 1) * self._per_slot)
+        return self._taken_up() <= self._claim_at
+
+    def _set_claim_at(self) -> None:
+        ahead = self._ahead()
+        worth = min(self._batch / self._per_slot, ahead // 2 + 1)
+        spent = self.row_budget is not None and self.taken >= self.row_budget
+        self._claim_at = -1.0 if spent else self._slots + ahead - worth
 
     def _accept(self, rows: list[Row], worker: int) -> None:
         if not rows:
@@ -281,32 +299,38 @@ class Loop:
         """Starts buffered rows on free slots, or the row on trial."""
         if not self.open:
             return
-        running = self.executor.running
-        if self._trial.waiting is not None:
-            self._release_buffer()
-            begins_in = self._trial.begins_in(run.seconds for run in running.values())
-            if begins_in > 0 or self._settler.pending:
-                self._pump_in(max(begins_in, 0.05))
-                return
-            self.executor.start(self._trial.begin())
-            self._pump_in(self._trial.over_in())
-        if self._trial.alone:
+        if self._trial.row is not None and not self._keep_trial():
             return
-        if self._timetable:
+        if len(self._timetable):
             self._keep_time()
-        while len(running) < self._slots and self._ready():
-            rows = self._buffer.take()
+        running, buffer = self.executor.running, self._buffer
+        started = False
+        while len(running) < self._slots and (self._ready() if buffer.filling else buffer.queue):
+            rows = buffer.take()
             if len(rows) == 1:
                 self.executor.start(rows[0])
             else:
                 self.executor.start_batch(rows)
+            started = True
+        if started:
             self._buffered_at = time.monotonic()
-        if self._buffer.filling or self._lot_alarm is not None:
+        if buffer.filling or self._lot_alarm is not None:
             self._pump_lots()
 
+    def _keep_trial(self) -> bool:
+        """Starts the row on trial if it is time; whether others may start."""
+        if self._trial.waiting is not None:
+            self._release_buffer()
+            begins_in = self._trial.begins_in(run.seconds for run in self.executor.running)
+            if begins_in > 0 or self._settler.pending:
+                self._pump_in(max(begins_in, 0.05))
+                return False
+            self.executor.start(self._trial.begin())
+            self._pump_in(self._trial.over_in())
+        return not self._trial.alone
+
     def _ready(self) -> bool:
-        if not self._buffer.filling:
-            return bool(self._buffer.queue)
+        """While some lot is not full."""
         more = self._asking or (not self._dry and self._room() > 0)
         return self._buffer.ready(more=more, hurry=self.until_empty)
 
@@ -385,4 +409,4 @@ class Loop:
 
     def _give_back(self, row: Row, delay: float | None = None) -> None:
         transition = Transition("released", delay=delay, refund=1, recorded=False)
-        self._settler.add(Settlement(row, transition, 0.0, 0.0))
+        self._settler.add(Settlement(row, transition, 0.0))

@@ -124,7 +124,7 @@ class Dead(Outcome):
     """The row can never succeed. Final, until an operator retries it."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Done:
     """The handler returned. `result` is its result as JSON text, or None.
 
@@ -136,6 +136,10 @@ class Done:
     next_at: dt.datetime | None = None
     next_in: float | None = None
     put_off: float = 0.0
+
+
+DONE = Done()
+"""What nearly every handler answers."""
 
 
 @dataclass(slots=True)

@@ -69,7 +69,7 @@ class Signature:
         """The data of a batch's row in `args`, a JSON object. Raises PayloadInvalid."""
         assert self._adapter is not None
         try:
-            return self._adapter.validate_json(args)
+            return self._adapter.validator.validate_json(args)  # validate_json() asks for more
         except pydantic.ValidationError as error:
             raise PayloadInvalid(
                 f"the arguments of {self.kind!r} do not fit its handler",

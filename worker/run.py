@@ -22,14 +22,15 @@ Reason = Literal["timeout", "stop", "cancelled", "lost"]
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One row being run. reason: why it was asked to end early, if it was. trouble: what speaks
-    for fewer rows at once, if anything did."""
+    """One row being run. started, deadline: on time.monotonic()'s clock. context: if the handler
+    asks for one. reason: why it was asked to end early, if it was. trouble: what speaks for fewer
+    rows at once, if anything did."""
 
     row: Row
     handler: Handler
-    context: Context
     started: float
-    wait: float
+    deadline: float | None
+    context: Context | None = None
     task: asyncio.Task[None] | None = None
     reason: Reason | None = None
     settled: bool = False
@@ -53,7 +54,8 @@ class Run:
 
     def cancel(self) -> None:
         """Tells the handler that it should end."""
-        self.context.cancel()
+        if self.context is not None:
+            self.context.cancel()
 
 
 @dataclass(slots=True, eq=False)
@@ -62,14 +64,13 @@ class Part:
 
     row: Row
     item: Item[Any]
-    wait: float
     settled: bool = False
     cancelled: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class BatchRun(Run):
-    """Several rows of one kind being run by one call. row and context are those of the first.
+    """Several rows of one kind being run by one call. row is the first.
 
     batch: what the handler is given. session_open: it has a session, all of whose writes stand or
     fall together. over: nothing is taken from the handler any more.

@@ -159,7 +159,7 @@ class Worker:
     @property
     def running(self) -> list[Run]:
         """The runs under way, for people to look at."""
-        return list(self._executor.running.values()) if self._assembled else []
+        return list(self._executor.running) if self._assembled else []
 
     async def run(self, *, drain: Budget | None = None) -> Report:
         """Works until stopped, or with a budget until nothing is due."""
@@ -544,7 +544,7 @@ class Worker:
 
     async def _wait_for_runs(self, until: float) -> None:
         while self._executor.running and time.monotonic() < until:
-            tasks = [run.task for run in self._executor.running.values() if run.task is not None]
+            tasks = [run.task for run in self._executor.running if run.task is not None]
             await asyncio.wait(
                 tasks,
                 timeout=max(0.0, until - time.monotonic()),

@@ -22,7 +22,7 @@ from worker.outcome import MESSAGE_LIMIT, Fault, storable
 from worker.row import Row
 from worker.source import Settlement, Source
 from worker.statements import statement
-from worker.transition import Transition, Verb
+from worker.transition import GONE_DONE, Transition, Verb
 
 BATCH_MOST = 1000
 BUSY_PAUSE = 0.2  # seconds until a row that somebody had locked is tried again
@@ -164,9 +164,8 @@ class Settler:
         missing = len(accepted) + len(busy) < len(batch)
         before = await self._confirm(batch) if missing else {}
         outbox.failures = 0
-        for _ in batch:
-            outbox.waiting.popleft()
         for settlement in batch:
+            outbox.waiting.popleft()
             row, transition = settlement.row, settlement.transition
             if row.key in busy:
                 outbox.busy.append(settlement)
@@ -253,19 +252,22 @@ class Settler:
             self._lost.popleft()
 
     def _count(self, settlement: Settlement) -> None:
-        if (seconds := _due_in(settlement.transition)) is not None:
-            self.on_postponed(seconds)
-        match settlement.transition.verb:
-            case "released":
-                self.released += 1
-            case "retry" | "dead":
-                self.failed += 1
-                self.settled += 1
-            case _:
-                self.settled += 1
-        self._events.emit(
-            RowSettled(settlement.row, settlement.transition, settlement.seconds, settlement.wait)
-        )
+        transition = settlement.transition
+        if transition is GONE_DONE:
+            self.settled += 1
+        else:
+            if (seconds := _due_in(transition)) is not None:
+                self.on_postponed(seconds)
+            match transition.verb:
+                case "released":
+                    self.released += 1
+                case "retry" | "dead":
+                    self.failed += 1
+                    self.settled += 1
+                case _:
+                    self.settled += 1
+        if RowSettled not in self._events.ignored:
+            self._events.emit(RowSettled(settlement.row, transition, settlement.seconds))
 
 
 def _due_in(transition: Transition) -> float | None:

@@ -40,13 +40,11 @@ class Stream:
 
 @dataclass(slots=True, eq=False)
 class Settlement:
-    """One claim's result on its way into the table. seconds: the handler's run time; wait: from
-    due to start."""
+    """One claim's result on its way into the table. seconds: the handler's run time."""
 
     row: Row
     transition: Transition
     seconds: float
-    wait: float
 
     @property
     def run_ms(self) -> int | None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from worker.outcome import (
+    DONE,
     MESSAGE_LIMIT,
     Answer,
     Cancel,
@@ -38,7 +39,7 @@ from worker.row import Row
 Verb = Literal["done", "retry", "snooze", "released", "dead", "cancelled"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Transition:
     """What to write for one claim.
 
@@ -58,8 +59,13 @@ class Transition:
     put_off: float = 0.0
 
 
+GONE_DONE = Transition("done")
+
+
 def decide(row: Row, answer: Answer, policy: RetryPolicy) -> Transition:
     """The transition that `answer` asks for."""
+    if answer is DONE:
+        return GONE_DONE
     match answer:
         case Done():
             return Transition(
@@ -149,4 +155,4 @@ def _noted(kind: str, reason: str | None) -> Fault | None:
 
 def _age(row: Row) -> float:
     """Seconds from the row's creation to this claim, for policies that stop by time."""
-    return (row.claimed_at - row.created_at).total_seconds()
+    return row.claimed - row.created

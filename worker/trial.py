@@ -23,7 +23,7 @@ class Trial:
 
     def __init__(self, max_crashes: int) -> None:
         self._max_crashes = max_crashes
-        self._row: Row | None = None
+        self.row: Row | None = None  # the one that is on trial
         self._began: float | None = None
 
     def concerns(self, row: Row) -> bool:
@@ -32,20 +32,20 @@ class Trial:
 
     def admit(self, row: Row) -> bool:
         """Takes the row, unless another one is on trial."""
-        if self._row is not None:
+        if self.row is not None:
             return False
-        self._row = row
+        self.row = row
         return True
 
     @property
     def waiting(self) -> Row | None:
         """The row that has not started yet."""
-        return self._row if self._began is None else None
+        return self.row if self._began is None else None
 
     @property
     def alone(self) -> bool:
         """Whether nothing else may start now."""
-        return self._row is not None and self.over_in() > 0
+        return self.row is not None and self.over_in() > 0
 
     def begins_in(self, ran: Iterable[float]) -> float:
         """Seconds until it may start, beside runs that have taken so many seconds by now."""
@@ -56,14 +56,14 @@ class Trial:
         return ALONE if self._began is None else self._began + ALONE - time.monotonic()
 
     def begin(self) -> Row:
-        assert self._row is not None
+        assert self.row is not None
         self._began = time.monotonic()
-        return self._row
+        return self.row
 
     def end(self, row: Row | None = None) -> bool:
         """That row has ended or is not ours any more; None: whichever it is. Whether there was
         such a trial."""
-        if self._row is None or row not in (None, self._row):
+        if self.row is None or row not in (None, self.row):
             return False
-        self._row = self._began = None
+        self.row = self._began = None
         return True

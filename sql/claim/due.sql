@@ -4,7 +4,7 @@
 --        which they are to be served; $4 timestamptz[], $5 bigint[]: the floor of each stream, the
 --        (due_at, id) of the last row taken from it; $6 int: how many; $7 bigint: the worker's id;
 --        $8 boolean: the caller holds the gates that govern these streams.
--- gives  the claimed rows, in no promised order, under a new token.
+-- gives  the claimed rows, in no promised order, under a new token; moments as seconds since 1970.
 -- none   nothing is due above the floors, gates govern the streams, or the worker was declared dead.
 --
 -- Only owner, token, attempt and claimed_at change: none is indexed, so the update is HOT.
@@ -39,5 +39,5 @@ update worker.jobs j
            for no key update skip locked) due
      where exists (select from worker.workers me where me.id = $7 and me.gone_at is null)
      limit $6))
-returning j.id, j.queue, j.kind, j.priority, j.due_at, j.token, j.attempt, j.max_attempts, j.crashes,
-          j.tenant, j.trace, j.args, j.created_at, j.claimed_at;
+returning j.id, j.queue, j.kind, j.priority, date_part('epoch', j.due_at), j.token, j.attempt, j.max_attempts, j.crashes,
+          j.tenant, j.trace, j.args, date_part('epoch', j.created_at), date_part('epoch', j.claimed_at);

@@ -97,7 +97,7 @@ class Gatekeeper:
         self._shared_at = 0.0
         self._tally = Tally()
         self._to_throttle: dict[Scope, tuple[float, str]] = {}  # until when, and why
-        events.subscribe(self._observe)
+        self._observes = False
 
     # --- what they govern ------------------------------------------------------------------
 
@@ -137,6 +137,7 @@ class Gatekeeper:
             raise
         self._gates = [Gate.of(record) for record in records]
         self._gates += map(self._closed_here, self._to_throttle)
+        self._observe_rows()
         if any(gate.concurrency is not None for gate in self._gates):
             self._share_all()  # one may be new, and rows of ours under it already
         return True
@@ -292,6 +293,7 @@ class Gatekeeper:
         before = self._to_throttle.get(scope, (0.0, ""))
         self._to_throttle[scope] = max(before, (time.monotonic() + seconds, why))
         self._gates.append(self._closed_here(scope))
+        self._observe_rows()
         self.on_change()
         self.on_work()
 
@@ -391,6 +393,12 @@ class Gatekeeper:
             if gate.concurrency is not None and gate.scope.tenant != EACH
         }
         self._to_share |= set(self._tenant_gates.values())
+
+    def _observe_rows(self) -> None:
+        """From when there is something to count them for."""
+        if self._gates and not self._observes:
+            self._observes = True
+            self._events.subscribe(self._observe)
 
     def _observe(self, event: Event) -> None:
         if not self._gates or not isinstance(event, RowSettled | RowLost):

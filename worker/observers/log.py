@@ -204,6 +204,9 @@ class LogObserver:
         self._level = logging.getLevelName(level)
         self._by_hand = format == "json"
         self._started = started
+        self.ignores = {kind for kind, level in LEVELS.items() if level < self._level}
+        if self._level > logging.WARNING:  # of a row that is dead
+            self.ignores.add(events.RowSettled)
         self._log = structlog.get_logger("duerow")
         self._heads: dict[tuple[str, ...], str] = {}
         self._stamp = ""

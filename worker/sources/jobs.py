@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from worker.fair import LIST, VISIT, Fair, Listing, between, listing
@@ -112,7 +113,9 @@ class Jobs:
         self, worker: int, batch: Sequence[Settlement], *, wait: bool = False
     ) -> list[Statement]:
         done = [s for s in batch if s.transition.verb == "done"]
-        other = [s for s in batch if s.transition.verb != "done"]
+        other = []
+        if len(done) < len(batch):
+            other = [s for s in batch if s.transition.verb != "done"]
         statements = []
         if done:
             statements.append((statement("settle/done"), _done(worker, done)))
@@ -147,19 +150,22 @@ class Jobs:
         return statement("chores/redrive"), [kind, after, times, limit]
 
 
+_ORDER = itemgetter(3, 4, 0)  # priority, due_at, id
+
+
 def _rows(records: Sequence[Any], worker: int) -> list[Row]:
-    rows = [Row("jobs", worker, *record) for record in records]
-    rows.sort(key=lambda row: (row.priority, row.due_at, row.key))
-    return rows
+    records = sorted(records, key=_ORDER)
+    return [Row("jobs", worker, *record) for record in records]
 
 
 def _done(worker: int, batch: Sequence[Settlement]) -> list[Any]:
+    results = [s.transition.result for s in batch]
     return [
         [s.row.key for s in batch],
         [s.row.token for s in batch],
         worker,
         [round(s.seconds * 1000) for s in batch],
-        [s.transition.result for s in batch],
+        results if any(results) else [],  # what a shorter array lacks is null
     ]
 
 

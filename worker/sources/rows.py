@@ -17,6 +17,7 @@ from psycopg import sql
 from worker.errors import PayloadInvalid
 from worker.fair import LIST, VISIT, Fair, Kind, Listing, between, listing
 from worker.link import Fetches, Link
+from worker.moment import seconds_of
 from worker.row import Row
 from worker.source import BEGINNING, Settlement, Statement, Stream
 from worker.statements import statement
@@ -207,7 +208,7 @@ class Rows:
             queue=self.name,
             kind=self.name,
             priority=0,
-            due_at=_as_moment(due_at),
+            due=seconds_of(_as_moment(due_at)),
             token=token,
             attempt=attempt,
             max_attempts=None,
@@ -215,8 +216,8 @@ class Rows:
             tenant=tenant,
             trace=None,
             args=_unreadable(self.name, unreadable) if unreadable else columns,
-            created_at=_as_moment(occurrence),
-            claimed_at=claimed_at,
+            created=seconds_of(_as_moment(occurrence)),
+            claimed=seconds_of(claimed_at),
             occurrence=_as_moment(occurrence),
             key_text=row_key,
         )

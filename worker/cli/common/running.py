@@ -44,7 +44,8 @@ def run_worker(settings: Settings, *, drain: Budget | None = None) -> Ended:
         worker = Worker(app, settings, url, queues=settings.queues)
         format = format_for(settings.log_format, sys.stderr)
         started = banner(worker, settings, url, text=format == "console")
-        worker.events.subscribe(LogObserver(sink, settings.log_level, format, started=started))
+        observer = LogObserver(sink, settings.log_level, format, started=started)
+        worker.events.subscribe(observer, observer.ignores)
         Signals(worker, interactive=is_terminal(sys.stdin)).install()
         if settings.max_rss_mb is not None:
             watch_memory(worker, settings.max_rss_mb)
