@@ -66,7 +66,7 @@ def lines(*seen: Event, level: str = "INFO") -> list[dict[str, Any]]:
 
 
 def settled(transition: Transition, row: Row | None = None) -> RowSettled:
-    return RowSettled(row or a_row(), transition, seconds=0.0123, wait=1.5)
+    return RowSettled(row or a_row(), transition, seconds=0.0123)
 
 
 FAULT = Fault("ValueError", "card 4111 refused", "ValueError@shop:charge", "Traceback ...")
@@ -88,7 +88,7 @@ def test_a_row_that_is_done_is_one_line() -> None:
         "attempt": 2,
         "worker": 12,
         "duration_ms": 12.3,
-        "wait_ms": 1500,
+        "wait_ms": 1000,
     }
 
 
