@@ -140,14 +140,14 @@ SETTLED = [
 
 @pytest.mark.parametrize("transition", SETTLED, ids=lambda transition: transition.verb)
 def test_so_is_every_way_to_settle(transition: Transition) -> None:
-    check(logged(events.RowSettled(a_row(), transition, seconds=0.1, wait=0.2)))
+    check(logged(events.RowSettled(a_row(), transition, seconds=0.1)))
 
 
 def test_no_key_is_optional_that_is_always_there() -> None:
     """Nor one that never is: each `?` is there in one line, and not in another."""
     seen: dict[str, list[set[str]]] = {}
     for row in (a_row(), a_row(trace="00-a-b-01")):
-        lines = [logged(events.RowSettled(row, one, seconds=0.1, wait=0.2)) for one in SETTLED]
+        lines = [logged(events.RowSettled(row, one, seconds=0.1)) for one in SETTLED]
         for line in lines:
             seen.setdefault(line["event"], []).append(set(line))
     for name, keys in seen.items():
@@ -214,6 +214,6 @@ def test_the_observer_of_the_page() -> None:
     exec(compile(block.text, str(block), "exec"), names)
     row = a_row(key=7)
     for verb in ("done", "dead"):
-        told = events.RowSettled(row, Transition(verb), seconds=0.1, wait=0.2)
+        told = events.RowSettled(row, Transition(verb), seconds=0.1)
         events.Events(names["app"].observers).emit(told)
     assert names["dead"] == [7]
