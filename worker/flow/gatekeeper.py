@@ -110,7 +110,7 @@ class Gatekeeper:
 
     def stops(self, row: Row) -> bool:
         """Whether a row that has not started yet is to be given back."""
-        return any(
+        return bool(self._gates) and any(
             gate.scope.holds(row.queue, row.kind, row.tenant)
             and gate.scope.tenant != EACH
             and self._closed_for(gate) != 0
