@@ -66,8 +66,9 @@ def _script(worker: int, batch: int) -> str:
             f"with taken as ({claim.rstrip().rstrip(';')})",
             "select coalesce(array_agg(id), '{}') as ids,",
             "  coalesce(array_agg(token), '{}') as tokens, count(*) as n,",
-            "  coalesce((array_agg(due_at order by due_at desc, id desc))[1], now()) as floor_due,",
-            "  coalesce((array_agg(id order by due_at desc, id desc))[1], 0) as floor_id",
+            "  coalesce(to_timestamp((array_agg(due order by due desc, id desc))[1]), now())",
+            "    as floor_due,",
+            "  coalesce((array_agg(id order by due desc, id desc))[1], 0) as floor_id",
             r"  from taken \gset",
             settle,
         ]

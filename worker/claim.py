@@ -58,6 +58,7 @@ class Claimer:
         self._look_by = 0.0  # a look is owed from this moment on
         self.unsure = False  # a claim's answer never came: some row may be ours unknown to us
         self.looked = False  # the last step went over everything that was due
+        self.owes_look = False  # the next step is to look: the last one had rows that could start
         self.failures = 0
         self.rests_until = 0.0
 
@@ -69,11 +70,14 @@ class Claimer:
         """At most `limit` rows. Fewer mean that nothing more is due, as far as is known."""
         started = time.monotonic()
         rows: list[Row] = []
-        self.looked = False
+        look = self.owes_look or started >= max(self._look_by, self._look_from)
+        self.looked = self.owes_look = False
         try:
-            if started < max(self._look_by, self._look_from):
+            if not look:
                 await self._take(rows, self._streams, limit, worker, floors=True)
-            if len(rows) < limit and time.monotonic() >= self._look_from:
+                look = len(rows) < limit and time.monotonic() >= self._look_from
+                self.owes_look = look and bool(rows)
+            if look and not rows:
                 await self._look(rows, limit, worker)
                 self.looked = True
         except Exception:
@@ -332,6 +336,12 @@ class Claimers:
     @property
     def unsure(self) -> bool:
         return any(claimer.unsure for claimer in self._claimers)
+
+    @property
+    def owes_look(self) -> bool:
+        """Whether the next step should come at once: the last one put its look off, so that the
+        rows it had found could start."""
+        return any(claimer.owes_look for claimer in self._claimers)
 
     @property
     def looked(self) -> bool:

@@ -123,6 +123,7 @@ class Loop:
             return BUFFER_AGE_MOST
         self._dry = False
         self._gates.begin()
+        found_before = self._claimer.owes_look
         self._asking = True
         try:
             rows = await self._claimer.step(want, worker)
@@ -136,7 +137,10 @@ class Loop:
         self._set_claim_at()
         if len(rows) == want:
             return 0.0
-        return self._rest(found=bool(rows))
+        if self._claimer.owes_look:
+            self._dry = False
+            return 0.0
+        return self._rest(found=bool(rows) or found_before)
 
     def heard(self) -> None:
         """Something fell due."""

@@ -39,5 +39,6 @@ update worker.jobs j
            for no key update skip locked) due
      where exists (select from worker.workers me where me.id = $7 and me.gone_at is null)
      limit $6))
-returning j.id, j.queue, j.kind, j.priority, date_part('epoch', j.due_at), j.token, j.attempt, j.max_attempts, j.crashes,
-          j.tenant, j.trace, j.args, date_part('epoch', j.created_at), date_part('epoch', j.claimed_at);
+returning j.id, j.queue, j.kind, j.priority, date_part('epoch', j.due_at) as due, j.token, j.attempt, j.max_attempts,
+          j.crashes, j.tenant, j.trace, j.args, date_part('epoch', j.created_at) as created,
+          date_part('epoch', j.claimed_at) as claimed;

@@ -29,5 +29,6 @@ update worker.jobs j
              where g.governs and (g.queue is null or g.queue = $1) and (g.kind is null or g.kind = $2)))
        and exists (select from worker.workers me where me.id = $7 and me.gone_at is null)
      limit $6))
-returning j.id, j.queue, j.kind, j.priority, date_part('epoch', j.due_at), j.token, j.attempt, j.max_attempts, j.crashes,
-          j.tenant, j.trace, j.args, date_part('epoch', j.created_at), date_part('epoch', j.claimed_at);
+returning j.id, j.queue, j.kind, j.priority, date_part('epoch', j.due_at) as due, j.token, j.attempt, j.max_attempts,
+          j.crashes, j.tenant, j.trace, j.args, date_part('epoch', j.created_at) as created,
+          date_part('epoch', j.claimed_at) as claimed;
