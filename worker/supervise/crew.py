@@ -10,11 +10,17 @@ SUMMED = ("slots", "running", "settled")
 
 
 class Crew:
-    """restarted: how often another was started in the place of one that had ended."""
-
     def __init__(self, count: int, name: str) -> None:
         self.processes = [Process(number, name) for number in range(1, count + 1)]
-        self.restarted = 0
+
+    def wanted(self, led: bool) -> list[Process]:
+        """Those that there should be: the first alone, until that has led the way."""
+        return self.processes if led else self.processes[:1]
+
+    @property
+    def restarted(self) -> int:
+        """How often another was started in the place of one that had ended."""
+        return sum(max(0, process.births - 1) for process in self.processes)
 
     @property
     def up(self) -> list[Process]:

@@ -17,7 +17,7 @@ class Process:
     """One place, and the process that has it at the moment, if any.
 
     up: it takes rows. was_up: it has done so at some time of its life. stillborn: how many in a row
-    have ended before they did. start_at: when another is
+    have ended before that. births: how many there have been. start_at: when another is
     to be started here; None for not at all.
     """
 
@@ -29,6 +29,7 @@ class Process:
         self.up = False
         self.was_up = False
         self.stillborn = 0
+        self.births = 0
         self.started = 0.0
         self.start_at: float | None = None
         self.status: dict[str, Any] = {}
@@ -39,17 +40,22 @@ class Process:
 
     @property
     def lived(self) -> float:
+        """Seconds since it was started."""
         return time.monotonic() - self.started
 
-    def begin(self, pid: int, channel: socket.socket) -> None:
-        channel.setblocking(False)
-        self.pid, self.channel = pid, channel
+    def attempt(self) -> None:
+        """It is about to be started, which may fail."""
         self.started, self.start_at = time.monotonic(), None
         self.up = self.was_up = self._asked = False
         self._heard = b""
 
+    def begin(self, pid: int, channel: socket.socket) -> None:
+        channel.setblocking(False)
+        self.pid, self.channel = pid, channel
+        self.births += 1
+
     def end(self) -> None:
-        """It has ended, and was waited for: its number may be another's now."""
+        """It has ended, and was waited for: its pid may be another's now."""
         self.stillborn = 0 if self.was_up else self.stillborn + 1
         self.pid = None
         self.up = False

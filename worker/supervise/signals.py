@@ -49,7 +49,8 @@ class Signals:
         """In a forked child, with signals held: they are its own again."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one of Python's
+                signal.signal(number, handler)
         self._reader.close()
         self._writer.close()
 

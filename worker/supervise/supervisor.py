@@ -14,28 +14,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from worker.errors import AppImportError, ProcessesDied, SchemaError, TableUnfit, UsageError
 from worker.interrupts import FORCED, LEAVING, STOPPING, Interrupts
 from worker.observers.lean import structlog
-from worker.supervise import birth
+from worker.supervise import birth, endings
 from worker.supervise.crew import Crew
 from worker.supervise.parent import ABANDON, Parent
 from worker.supervise.port import Port
 from worker.supervise.process import Process
 from worker.supervise.signals import Signals
 
-GIVE_UP = 5  # deaths in a row of each process before it was up
 LATE = 0.5  # seconds after the grace at which what is left is killed
 LEAVING_WITHIN = 2.0  # seconds for giving rows back when nobody will wait
-
-GRACE_PASSED = 9
-HOPELESS = frozenset(
-    error.exit_code for error in (UsageError, SchemaError, AppImportError, TableUnfit)
-)
-"""What a process says that cannot start, and another could not either."""
-
-TOLD = range(1, GRACE_PASSED)
-"""What one says that has met an error and told it."""
 
 
 class Supervisor:
@@ -76,7 +65,7 @@ class Supervisor:
         self._signals.install()
         self._selector.register(self._signals, selectors.EVENT_READ, self._heed)
         while True:
-            for process in self._due():
+            while (process := self._due()) is not None:
                 parent = self._start(process)
                 if parent is not None:
                     return parent
@@ -91,22 +80,31 @@ class Supervisor:
 
     # --- starting --------------------------------------------------------------------------
 
-    def _due(self) -> list[Process]:
-        """Those to be started now."""
+    def _due(self) -> Process | None:
+        """One to be started now."""
         if self._stop_by is not None:
-            return []
+            return None
         now = time.monotonic()
-        return [
-            process
-            for process in self._wanted
-            if process.pid is None and (process.start_at or 0.0) <= now
-        ]
-
-    @property
-    def _wanted(self) -> list[Process]:
-        return self._crew.processes if self._led else self._crew.processes[:1]
+        for process in self._crew.wanted(self._led):
+            if process.pid is None and (process.start_at or 0.0) <= now:
+                return process
+        return None
 
     def _start(self, process: Process) -> Parent | None:
+        """In a forked child: its way to the supervisor."""
+        process.attempt()
+        try:
+            return self._bear(process)
+        except OSError as error:  # too many processes, say, or too little memory
+            process.end()
+            again = self._start_later(process)
+            self._log.warning(
+                "process.failed", process=process.number, why=str(error), restart_in_ms=again
+            )
+            self._give_up_or_tell(1)
+            return None
+
+    def _bear(self, process: Process) -> Parent | None:
         ours, theirs = socket.socketpair()
         first = not self._led
         with self._signals.held() as mask:
@@ -118,8 +116,6 @@ class Supervisor:
             else:
                 pid = birth.spawn(process.number, process.name, theirs, mask, first=first)
         theirs.close()
-        if process.started:
-            self._crew.restarted += 1
         process.begin(pid, ours)
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._hear(process, ours))
         return None
@@ -202,47 +198,40 @@ class Supervisor:
     def _died(self, process: Process, code: int) -> None:
         """code: its exit code, or a signal's number, negative."""
         if process.channel is not None:
+            self._hear(process, process.channel)  # its last words
+        if process.channel is not None:
             self._selector.unregister(process.channel)
-            process.hear()
-        pid, lived = process.pid, process.lived
+        pid = process.pid
         process.end()
         if self._stop_by is not None:
-            if not self._note(code):
-                self._warn(process, pid, code, lived)
-            return
-        if not process.was_up and code in (HOPELESS if self._led else TOLD):
+            self._code = endings.whole(self._code, code)
+            if not endings.is_expected(code) and not self._killed:
+                self._warn(process, pid, code)
+        elif not process.was_up and endings.is_final(code, led=self._led):
             self._code = code
             self._stop()
-            return
-        pause = process.backoff.after(lived)
+        else:
+            self._warn(process, pid, code, restart_in_ms=self._start_later(process))
+            self._give_up_or_tell(code)
+
+    def _start_later(self, process: Process) -> int:
+        """The milliseconds until then."""
+        pause = process.backoff.after(process.lived)
         process.start_at = time.monotonic() + pause
-        self._warn(process, pid, code, lived, restart_in_ms=round(pause * 1000))
-        if all(one.stillborn >= GIVE_UP for one in self._wanted):
+        return round(pause * 1000)
+
+    def _give_up_or_tell(self, code: int) -> None:
+        if all(process.stillborn >= endings.GIVE_UP for process in self._crew.wanted(self._led)):
             self._gave_up = code
             self._stop()
         elif self._led:
             self._tell()
 
-    def _note(self, code: int) -> bool:
-        """An end while we stop; whether it was a good one. SIGTERM itself ends only what has not
-        begun, or has finished."""
-        if code in (0, -signal.SIGTERM):
-            return True
-        expected = code in (GRACE_PASSED, FORCED)
-        self._code = self._code or (code if expected else 1)
-        return expected or self._killed
-
-    def _warn(
-        self, process: Process, pid: int | None, code: int, lived: float, **more: int
-    ) -> None:
-        ended = {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}
+    def _warn(self, process: Process, pid: int | None, code: int, **more: int) -> None:
+        how = endings.described(code)
+        lived = round(process.lived * 1000)
         self._log.warning(
-            "process.ended",
-            process=process.number,
-            pid=pid,
-            **ended,
-            lived_ms=round(lived * 1000),
-            **more,
+            "process.ended", process=process.number, pid=pid, **how, lived_ms=lived, **more
         )
 
     # --- stopping --------------------------------------------------------------------------
@@ -273,7 +262,7 @@ class Supervisor:
         if self._port is not None:
             self._port.close()
         if self._gave_up is not None:
-            raise _given_up(self._gave_up)
+            raise endings.given_up(self._gave_up)
         if self._led:
             self._log.info("supervisor.stopped", restarted=self._crew.restarted, code=self._code)
         return self._code
@@ -304,12 +293,3 @@ class Supervisor:
 
 def _say(text: str) -> None:
     os.write(2, text.encode())
-
-
-def _given_up(code: int) -> ProcessesDied:
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return ProcessesDied(
-        "the worker's processes end as soon as they are started",
-        why=f"each has ended {GIVE_UP} times before it could take a row, the last with {how}",
-        hint="worker run --processes 1",
-    )

@@ -1,0 +1,433 @@
+"""`worker run --processes N`: real processes, real signals, a real Postgres."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import termios
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.cli import PROGRAM, Process, environment, run, started
+from tests.facts import eventually
+
+pytestmark = pytest.mark.process
+
+APP = '''\
+"""Handlers that say where they ran."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from worker import App
+
+app = App()
+
+
+@app.handler
+async def short():
+    Path(f"ran.{os.getpid()}").touch()
+    await asyncio.sleep(0.02)
+
+
+@app.handler
+async def a_second():
+    Path(f"running.{os.getpid()}").touch()
+    await asyncio.sleep(1)
+
+
+@app.handler
+async def for_ever(name: str):
+    Path(f"running.{name}").write_text(str(os.getpid()))
+    await asyncio.sleep(3600)
+
+
+@app.handler
+async def once(name: str):
+    place = Path(f"running.{name}")
+    if not place.exists():
+        place.write_text(str(os.getpid()))
+        await asyncio.sleep(3600)
+
+
+@app.handler
+async def block():
+    Path("running.block").touch()
+    time.sleep(2)
+'''
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+@contextmanager
+def supervised(
+    project: Path, url: str, *more: str, env: dict[str, str] | None = None
+) -> Iterator[Process]:
+    """Three processes with two slots each, all of which are up."""
+    arguments = ("run", "--database-url", url, "--processes", "3", "-c", "2", *more)
+    with started(*arguments, cwd=project, env=env) as process:
+        all_up(process)
+        yield process
+
+
+def all_up(process: Process, times: int = 1) -> None:
+    def told() -> bool:
+        lines = process.lines("supervisor.processes")
+        return sum(line["up"] == line["processes"] for line in lines) >= times
+
+    process.seen("supervisor.started")
+    eventually(told, within=30)
+
+
+def put(pg: psycopg.Connection, kind: str, count: int = 1, **args: Any) -> None:
+    pg.execute(
+        "select worker.enqueue(%s, %s) from generate_series(1, %s)", [kind, json.dumps(args), count]
+    )
+
+
+def states(pg: psycopg.Connection) -> dict[str, int]:
+    rows = pg.execute("select state, count(*) from worker.all_jobs group by state").fetchall()
+    return dict(rows)
+
+
+def live(pg: psycopg.Connection) -> dict[str, int]:
+    """The pids of the workers that have not stopped, by their names."""
+    rows = pg.execute("select name, pid from worker.workers where stopped_at is null").fetchall()
+    return dict(rows)
+
+
+def is_gone(pid: int) -> bool:
+    """One that nobody waits for stays as a zombie."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def running(project: Path) -> int:
+    return len(list(project.glob("running.*")))
+
+
+# -- the start ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fork", ["1", "0"])
+def test_several_workers_share_the_rows_and_stop_together(
+    project: Path, db_url: str, pg: psycopg.Connection, fork: str
+) -> None:
+    with supervised(project, db_url, "--worker-name", "w", env={"DUEROW_FORK": fork}) as process:
+        pids = live(pg)
+        assert set(pids) == {"w.1", "w.2", "w.3"}
+        assert len({*pids.values(), process.popen.pid}) == 4
+        [line] = process.lines("supervisor.started")
+        assert (line["processes"], line["slots"], line["connections"]) == (3, 6, "up to 18")
+        put(pg, "short", 200)
+        eventually(lambda: states(pg) == {"done": 200})
+        assert {path.suffix for path in project.glob("ran.*")} == {f".{p}" for p in pids.values()}
+        process.signal(signal.SIGTERM)
+        assert process.end() == 0
+        assert process.lines("settings.warning") == []
+        assert len(process.lines("worker.stopped")) == 3
+        [line] = process.lines("supervisor.stopped")
+        assert (line["restarted"], line["code"]) == (0, 0)
+        assert process.lines("process.ended") == []
+    assert live(pg) == {}
+
+
+def test_what_is_wrong_for_all_is_told_once_and_ends_with_its_code(
+    project: Path, db_url: str, database_server: str
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        cases = (
+            (5, "--app", "shop:app", "--database-url", db_url),
+            (4, "--database-url", database_server),
+            (3, "--database-url", f"postgresql://u@127.0.0.1:{port}/d", "--connect-timeout", "1s"),
+            (2, "--health", f"127.0.0.1:{port}", "--database-url", db_url),
+            (2, "--queues", "nobodys", "--database-url", db_url),
+        )
+        for code, *arguments in cases:
+            one = run("run", *arguments, cwd=project)
+            several = run("run", *arguments, "--processes", "3", cwd=project)
+            assert one.code == several.code == code
+            assert several.err == one.err
+
+
+def test_processes_that_die_at_once_are_given_up(project: Path, db_url: str) -> None:
+    (project / "app.py").write_text("import os\n\nimport worker\n\nos.kill(os.getpid(), 9)\n")
+    found = run("run", "--database-url", db_url, "--processes", "3", cwd=project)
+    assert found.code == 1
+    *deaths, what, why, _ = found.err.splitlines()
+    told = [json.loads(death) for death in deaths]
+    assert [(t["event"], t["process"], t["signal"]) for t in told] == [
+        ("process.ended", 1, "SIGKILL")
+    ] * 5
+    pauses = [t["restart_in_ms"] for t in told]
+    assert all(0.75 * 500 * 2**n <= pause <= 500 * 2**n for n, pause in enumerate(pauses))
+    assert what == "the worker's processes end as soon as they are started"
+    assert "each has ended 5 times" in why
+
+
+def test_a_drain_is_one_process(project: Path, db_url: str) -> None:
+    found = run("drain", "--database-url", db_url, "--processes", "2", cwd=project)
+    assert found.code == 2
+    assert found.err.startswith("--processes is for `worker run`\n")
+    env = {"DUEROW_PROCESSES": "2"}  # of the app's worker: a drain beside it has the same
+    assert run("drain", "--database-url", db_url, cwd=project, env=env).code == 0
+
+
+# -- signals ------------------------------------------------------------------------------------
+
+
+def test_each_row_is_finished_or_given_back(
+    project: Path, db_url: str, pg: psycopg.Connection
+) -> None:
+    with supervised(project, db_url, "--grace", "3s") as process:
+        put(pg, "a_second", 3)
+        for name in range(3):
+            put(pg, "for_ever", name=str(name))
+        eventually(lambda: len(list(project.glob("running.?"))) == 3 and running(project) > 3)
+        process.signal(signal.SIGTERM)
+        assert process.end() == 9
+    assert live(pg) == {}
+    assert states(pg)["done"] == 3
+    found = pg.execute("select owner, attempt from worker.jobs").fetchall()
+    assert found == [(None, 0)] * 3
+
+
+@pytest.mark.parametrize("first", ["supervisor", "processes"])
+def test_sigterm_to_every_process_at_once_is_one(
+    project: Path, db_url: str, pg: psycopg.Connection, first: str
+) -> None:
+    """As Heroku does it, and several times."""
+    with supervised(project, db_url) as process:
+        put(pg, "a_second", 6)
+        eventually(lambda: running(project) == 3)
+        pids = [process.popen.pid, *live(pg).values()]
+        for _ in range(3):
+            for pid in pids if first == "supervisor" else reversed(pids):
+                os.kill(pid, signal.SIGTERM)
+        assert process.end() == 0
+        assert len(process.lines("worker.stopped")) == 3
+        assert process.lines("supervisor.stopped")[0]["restarted"] == 0
+    assert states(pg) == {"done": 6}
+
+
+@contextmanager
+def on_a_terminal(project: Path, url: str) -> Iterator[tuple[Process, int]]:
+    """Three processes whose controlling terminal it is; typing is writing to what is given."""
+    leader, follower = os.openpty()
+    log = project / "stderr.log"
+    arguments = ("run", "--database-url", url, "--processes", "3", "--log-format", "json")
+    with log.open("w") as stderr:
+        popen = subprocess.Popen(
+            [*PROGRAM, *arguments],
+            cwd=project,
+            env=environment(),
+            stdin=follower,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+    process = Process(popen, log)
+    try:
+        all_up(process)
+        yield process, leader
+    finally:
+        popen.kill()
+        popen.communicate()
+        os.close(leader)
+        os.close(follower)
+
+
+def test_ctrl_c_reaches_each_process_once(
+    project: Path, db_url: str, pg: psycopg.Connection
+) -> None:
+    with on_a_terminal(project, db_url) as (process, keyboard):
+        put(pg, "a_second", 20)
+        eventually(lambda: running(project) == 3)
+        os.write(keyboard, b"\x03")
+        assert process.end() == 0
+        assert len(process.lines("worker.draining")) == 3
+        assert process.log.count("Ctrl-C again") == 1
+    done = states(pg)
+    assert done.get("done", 0) > 0
+    assert pg.execute("select count(*) from worker.jobs where owner is not null").fetchone() == (0,)
+
+
+def test_a_second_ctrl_c_gives_everything_back_and_leaves(
+    project: Path, db_url: str, pg: psycopg.Connection
+) -> None:
+    with on_a_terminal(project, db_url) as (process, keyboard):
+        for name in range(6):
+            put(pg, "for_ever", name=str(name))
+        eventually(lambda: running(project) == 6)
+        os.write(keyboard, b"\x03")
+        draining = process.seen("worker.draining")
+        assert draining["running"] > 0
+
+        def pressed_again() -> bool:  # too soon after the first it means nothing
+            os.write(keyboard, b"\x03")
+            return "leaving" in process.log
+
+        eventually(pressed_again, within=5)
+        assert process.end(5) == 130
+    assert live(pg) == {}
+    found = pg.execute("select owner, attempt from worker.jobs").fetchall()
+    assert found == [(None, 0)] * 6
+
+
+def test_quit_shows_what_each_runs(project: Path, db_url: str, pg: psycopg.Connection) -> None:
+    with supervised(project, db_url) as process:
+        put(pg, "a_second", 6)
+        eventually(lambda: running(project) == 3)
+        process.signal(signal.SIGQUIT)
+        eventually(lambda: "3 of 3 processes up" in process.log)
+        eventually(lambda: process.log.count(" rows running\n") == 3)
+        assert process.popen.poll() is None
+
+
+def test_a_process_that_does_not_stop_is_killed_when_the_grace_is_over(
+    project: Path, db_url: str, pg: psycopg.Connection
+) -> None:
+    with supervised(project, db_url, "--grace", "1s", "--worker-name", "w") as process:
+        os.kill(live(pg)["w.2"], signal.SIGSTOP)
+        process.signal(signal.SIGTERM)
+        assert process.end(5) == 1
+    assert set(live(pg)) == {"w.2"}  # for the sweep to find
+
+
+# -- deaths -------------------------------------------------------------------------------------
+
+
+def test_one_that_is_killed_is_started_again_and_its_row_runs_elsewhere(
+    project: Path, db_url: str, pg: psycopg.Connection
+) -> None:
+    with supervised(project, db_url, "--lease", "2s", "--worker-name", "w") as process:
+        put(pg, "once", name="first")
+        victim = int(eventually(lambda: _text(project / "running.first")))
+        os.kill(victim, signal.SIGKILL)
+        ended = process.seen("process.ended")
+        assert (ended["pid"], ended["signal"]) == (victim, "SIGKILL")
+        assert 375 <= ended["restart_in_ms"] <= 500
+        all_up(process, times=2)
+        assert [line["up"] for line in process.lines("supervisor.processes")] == [3, 2, 3]
+        name = f"w.{ended['process']}"
+        eventually(lambda: live(pg)[name] != victim)
+        eventually(lambda: states(pg) == {"done": 1})
+        process.signal(signal.SIGTERM)
+        assert process.end() == 0
+        assert process.lines("supervisor.stopped")[0]["restarted"] == 1
+
+
+def test_one_that_is_told_to_stop_makes_room_for_another(
+    project: Path, db_url: str, pg: psycopg.Connection
+) -> None:
+    with supervised(project, db_url, "--worker-name", "w") as process:
+        old = live(pg)
+        os.kill(old["w.2"], signal.SIGTERM)
+        assert process.seen("process.ended")["code"] == 0
+        all_up(process, times=2)
+        new = live(pg)
+        assert new["w.2"] != old["w.2"]
+        assert (new["w.1"], new["w.3"]) == (old["w.1"], old["w.3"])
+
+
+def test_an_app_that_can_be_imported_no_more_ends_all_in_peace(
+    project: Path, db_url: str, pg: psycopg.Connection
+) -> None:
+    with supervised(project, db_url, "--worker-name", "w") as process:
+        put(pg, "a_second", 6)
+        eventually(lambda: running(project) == 3)
+        (project / "app.py").write_text("import worker\n\nnonsense\n")
+        os.kill(live(pg)["w.1"], signal.SIGTERM)
+        assert process.end() == 5
+        assert process.log.count("nonsense") == 1
+    assert states(pg) == {"done": 6}
+
+
+@pytest.mark.parametrize("fork", ["1", "0"])
+def test_without_their_supervisor_they_stop_as_if_asked(
+    project: Path, db_url: str, pg: psycopg.Connection, fork: str
+) -> None:
+    with supervised(project, db_url, env={"DUEROW_FORK": fork}) as process:
+        put(pg, "a_second", 6)
+        eventually(lambda: running(project) == 3)
+        pids = live(pg).values()
+        process.popen.kill()
+        eventually(lambda: all(is_gone(pid) for pid in pids))
+        assert len(process.lines("worker.stopped")) == 3
+    assert live(pg) == {}
+    assert states(pg) == {"done": 6}
+
+
+# -- health -------------------------------------------------------------------------------------
+
+
+def asked(port: int, path: str) -> tuple[int, dict[str, Any]]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_the_supervisor_answers_for_all(project: Path, db_url: str, pg: psycopg.Connection) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    health = ("--health", f"127.0.0.1:{port}", "--worker-name", "w")
+    with supervised(project, db_url, *health) as process:
+        put(pg, "a_second", 4)
+        eventually(lambda: asked(port, "/healthz")[1]["running"] == 4)
+        code, told = asked(port, "/readyz")
+        assert (code, told["ready"], told["up"], told["slots"]) == (200, True, 3, 6)
+        assert {w["name"]: w["pid"] for w in told["workers"]} == live(pg)
+        eventually(lambda: asked(port, "/healthz")[1]["settled"] == 4)
+
+        put(pg, "block")
+        eventually((project / "running.block").exists)
+        code, told = asked(port, "/livez")
+        assert (code, [w.get("answers", True) for w in told["workers"]].count(False)) == (503, 1)
+        eventually(lambda: asked(port, "/livez")[0] == 200)
+
+        os.kill(live(pg)["w.3"], signal.SIGKILL)
+        process.seen("process.ended")
+        code, told = asked(port, "/healthz")
+        assert (code, told["up"], told["workers"][2]["ready"]) == (503, 2, False)
+        all_up(process, times=2)
+        code, told = asked(port, "/healthz")
+        assert (code, told["restarted"]) == (200, 1)
+
+        put(pg, "a_second", 6)
+        eventually(lambda: asked(port, "/healthz")[1]["running"] == 6)
+        process.signal(signal.SIGTERM)
+        process.seen("supervisor.stopping")
+        code, told = asked(port, "/readyz")
+        assert (code, told["draining"]) == (503, True)
+        assert process.end() == 0
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
