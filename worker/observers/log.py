@@ -104,9 +104,9 @@ class Sink:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Whole lines, as many at a time as a pipe takes at once, but at least one."""
+    """Whole lines, as many at a time as a pipe takes at once, but at least one. text ends in one."""
     piece, size = "", 0
-    for line in text.splitlines(keepends=True):
+    for line in (f"{line}\n" for line in text.split("\n")[:-1]):
         length = len(line.encode("utf-8", "surrogatepass"))
         if piece and size + length > WHOLE:
             yield piece

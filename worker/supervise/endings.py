@@ -9,7 +9,7 @@ from worker.errors import AppImportError, ProcessesDied, SchemaError, TableUnfit
 from worker.heartbeat import GRACE_PASSED
 from worker.interrupts import FORCED
 
-GIVE_UP = 5  # deaths in a row of each process before it was up
+GIVE_UP = 4  # deaths in a row of each process before it was up
 
 _TOLD = range(1, GRACE_PASSED)  # it has met an error, and has said which
 _HOPELESS = frozenset(

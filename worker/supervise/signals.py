@@ -55,8 +55,10 @@ class Signals:
         self._writer.close()
 
     def deafen(self) -> None:
-        """At the end: what still comes changes nothing any more."""
+        """At the end: what an impatient sender still sends must not change the exit code."""
         signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _heard(_: int, __: FrameType | None) -> None: ...
