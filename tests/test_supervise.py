@@ -147,7 +147,7 @@ class Pieces(io.StringIO):
 
 def test_lines_for_a_shared_pipe_are_written_whole() -> None:
     stream = Pieces()
-    lines = [f"{'ä\u2028' * (n % 350)}{n}" for n in range(100)]
+    lines = ["ä\u2028" * (n % 350) + str(n) for n in range(100)]
     Sink(stream, shared=True).write("\n".join(lines))
     assert "".join(stream.written).split("\n") == [*lines, ""]
     assert all(piece.endswith("\n") for piece in stream.written)

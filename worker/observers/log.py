@@ -104,7 +104,8 @@ class Sink:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Whole lines, as many at a time as a pipe takes at once, but at least one. text ends in one."""
+    """The lines of `text`, which ends with one: whole, as many at a time as a pipe takes at once,
+    but at least one."""
     piece, size = "", 0
     for line in (f"{line}\n" for line in text.split("\n")[:-1]):
         length = len(line.encode("utf-8", "surrogatepass"))
