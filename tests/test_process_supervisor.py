@@ -277,6 +277,7 @@ def test_ctrl_c_reaches_each_process_once(
     with on_a_terminal(project, db_url) as (process, keyboard):
         put(pg, "a_second", 6)
         eventually(lambda: running(project) == 3)
+        assert all(os.getpgid(pid) == pid for pid in live(pg).values())  # no key reaches them
         os.write(keyboard, b"\x1c")  # Ctrl-\
         eventually(lambda: process.log.count(" rows running\n") == 3)
         os.write(keyboard, b"\x03")
