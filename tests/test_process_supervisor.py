@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,7 +14,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def cli(db_url: str, capsys: pytest.CaptureFixture[str]) -> CLI:
     return CLI(db_url, capsys)
 
 
-@contextmanager
+@contextlib.contextmanager
 def supervised(
     project: Path, url: str, *more: str, env: dict[str, str] | None = None
 ) -> Iterator[Process]:
@@ -242,7 +242,7 @@ def test_sigterm_to_every_process_at_once_is_one(
     assert states(pg) == {"done": 6}
 
 
-@contextmanager
+@contextlib.contextmanager
 def on_a_terminal(project: Path, url: str) -> Iterator[tuple[Process, int]]:
     """Three processes whose controlling terminal it is; typing is writing to what is given."""
     leader, follower = os.openpty()
@@ -379,7 +379,12 @@ def test_without_their_supervisor_they_stop_as_if_asked(
         eventually(lambda: running(project) == 3)
         pids = live(pg).values()
         process.popen.kill()
-        eventually(lambda: all(is_gone(pid) for pid in pids))
+        try:
+            eventually(lambda: all(is_gone(pid) for pid in pids))
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         assert len(process.lines("worker.stopped")) == 3
     assert live(pg) == {}
     assert states(pg) == {"done": 6}
