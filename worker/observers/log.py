@@ -106,9 +106,12 @@ class Sink:
 def _pieces(text: str) -> Iterator[str]:
     """The lines of `text`, which ends with one: whole, as many at a time as a pipe takes at once,
     but at least one."""
+    if len(text) <= WHOLE // 4:
+        yield text
+        return
     piece, size = "", 0
     for line in (f"{line}\n" for line in text.split("\n")[:-1]):
-        length = len(line.encode("utf-8", "surrogatepass"))
+        length = len(line) if line.isascii() else len(line.encode("utf-8", "surrogatepass"))
         if piece and size + length > WHOLE:
             yield piece
             piece, size = "", 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from worker.cli.common.running import leave, run_worker
@@ -42,6 +44,8 @@ def run_processes(settings: Settings, count: int) -> int:
 
 def run_one(settings: Settings, parent: Parent) -> int:
     """One of the processes: an ordinary worker; its exit code."""
+    with Path(os.devnull).open("rb") as nothing:  # in the background, reading a terminal stops one
+        os.dup2(nothing.fileno(), 0)
     own = settings.model_copy(update={"worker_name": parent.name, "health": None})
     ended = run_worker(own, parent=parent)
     return leave(ended, ended.report.code)
