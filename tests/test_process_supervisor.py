@@ -33,7 +33,7 @@ import os
 import time
 from pathlib import Path
 
-from worker import App
+from worker import App, Context
 
 app = App()
 
@@ -45,8 +45,8 @@ async def short():
 
 
 @app.handler
-async def a_second():
-    Path(f"running.{os.getpid()}").touch()
+async def a_second(context: Context):
+    Path(f"started.{context.id}").touch()
     await asyncio.sleep(1)
 
 
@@ -132,8 +132,19 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def running(project: Path) -> int:
+def started_rows(project: Path) -> int:
+    """Of the kind that takes a second."""
+    return len(list(project.glob("started.*")))
+
+
+def for_ever_running(project: Path) -> int:
     return len(list(project.glob("running.*")))
+
+
+def each_row_was_finished_or_given_back(project: Path, pg: psycopg.Connection) -> None:
+    assert live(pg) == {}
+    assert states(pg).get("done") == started_rows(project)
+    assert pg.execute("select count(*) from worker.jobs where owner is not null").fetchone() == (0,)
 
 
 # -- the start ----------------------------------------------------------------------------------
@@ -202,6 +213,17 @@ def test_processes_that_die_at_once_are_given_up(project: Path, db_url: str) -> 
     assert "each has ended 4 times" in why
 
 
+def test_a_stop_before_any_is_up(project: Path, db_url: str, pg: psycopg.Connection) -> None:
+    slow = "import time\nfrom pathlib import Path\n\nimport worker\n\n"
+    (project / "app.py").write_text(slow + "Path('importing').touch()\ntime.sleep(3600)\n")
+    with started("run", "--database-url", db_url, "--processes", "3", cwd=project) as process:
+        eventually((project / "importing").exists)
+        process.signal(signal.SIGTERM)
+        assert process.end(5) == 0
+        assert process.log == ""
+    assert live(pg) == {}
+
+
 def test_a_drain_is_one_process(project: Path, db_url: str, cli: CLI) -> None:
     found = cli("drain", "--processes", "2")
     assert found.code == 2
@@ -216,14 +238,14 @@ def test_a_drain_is_one_process(project: Path, db_url: str, cli: CLI) -> None:
 def test_each_row_is_finished_or_given_back(
     project: Path, db_url: str, pg: psycopg.Connection
 ) -> None:
-    with supervised(project, db_url, "--grace", "2s") as process:
+    with supervised(project, db_url, "--grace", "2s", "-c", "6") as process:
         put(pg, "a_second", 3)
         for name in range(3):
             put(pg, "for_ever", name=str(name))
-        eventually(lambda: len(list(project.glob("running.?"))) == 3 and running(project) > 3)
+        eventually(lambda: (started_rows(project), for_ever_running(project)) == (3, 3))
         process.signal(signal.SIGTERM)
         assert process.end() == 9
-    assert live(pg) == {}
+    each_row_was_finished_or_given_back(project, pg)
     assert states(pg)["done"] == 3
     found = pg.execute("select owner, attempt from worker.jobs").fetchall()
     assert found == [(None, 0)] * 3
@@ -234,8 +256,8 @@ def test_sigterm_to_every_process_at_once_is_one(
 ) -> None:
     """As Heroku does it, in any order and several times."""
     with supervised(project, db_url) as process:
-        put(pg, "a_second", 6)
-        eventually(lambda: running(project) == 3)
+        put(pg, "a_second", 12)
+        eventually(lambda: started_rows(project) > 0)
         pids = [*live(pg).values(), process.popen.pid]
         for _ in range(3):
             for pid in pids:
@@ -244,7 +266,7 @@ def test_sigterm_to_every_process_at_once_is_one(
         assert process.end() == 0
         assert len(process.lines("worker.stopped")) == 3
         assert process.lines("supervisor.stopped")[0]["restarted"] == 0
-    assert states(pg) == {"done": 6}
+    each_row_was_finished_or_given_back(project, pg)
 
 
 @contextlib.contextmanager
@@ -252,7 +274,7 @@ def on_a_terminal(project: Path, url: str) -> Iterator[tuple[Process, int]]:
     """Three processes whose controlling terminal it is; typing is writing to what is given."""
     leader, follower = os.openpty()
     log = project / "stderr.log"
-    arguments = ("run", "--database-url", url, "--processes", "3", "-c", "2")
+    arguments = ("run", "--database-url", url, "--processes", "3", "-c", "6")
     with log.open("w") as stderr:
         popen = subprocess.Popen(
             [*PROGRAM, *arguments, "--log-format", "json"],
@@ -282,8 +304,8 @@ def test_ctrl_c_reaches_each_process_once(
     with on_a_terminal(project, db_url) as (process, keyboard):
         put(pg, "read")
         assert process.seen("row.retry")["error_type"] == "EOFError"
-        put(pg, "a_second", 6)
-        eventually(lambda: running(project) > 0)
+        put(pg, "a_second", 12)
+        eventually(lambda: started_rows(project) > 0)
         assert all(os.getpgid(pid) == pid for pid in live(pg).values())  # no key reaches them
         os.write(keyboard, b"\x1c")  # Ctrl-\
         eventually(lambda: process.log.count(" rows running\n") == 3)
@@ -292,9 +314,7 @@ def test_ctrl_c_reaches_each_process_once(
         assert process.log.count(" rows running\n") == 3
         assert len(process.lines("worker.draining")) == 3
         assert process.log.count("Ctrl-C again") == 1
-    assert live(pg) == {}
-    assert states(pg)["done"] > 0
-    assert pg.execute("select count(*) from worker.jobs where owner is not null").fetchone() == (0,)
+    each_row_was_finished_or_given_back(project, pg)
 
 
 def test_a_second_ctrl_c_gives_everything_back_and_leaves(
@@ -303,7 +323,7 @@ def test_a_second_ctrl_c_gives_everything_back_and_leaves(
     with on_a_terminal(project, db_url) as (process, keyboard):
         for name in range(6):
             put(pg, "for_ever", name=str(name))
-        eventually(lambda: running(project) == 6)
+        eventually(lambda: for_ever_running(project) == 6)
         os.write(keyboard, b"\x03")
         eventually(lambda: len(process.lines("worker.draining")) == 3)
         begun = time.monotonic()
@@ -352,8 +372,8 @@ def test_quit_shows_what_each_runs_and_one_that_is_told_to_stop_is_replaced(
     project: Path, db_url: str, pg: psycopg.Connection
 ) -> None:
     with supervised(project, db_url, "--worker-name", "w") as process:
-        put(pg, "a_second", 6)
-        eventually(lambda: running(project) == 3)
+        put(pg, "a_second", 12)
+        eventually(lambda: started_rows(project) > 0)
         process.signal(signal.SIGQUIT)
         eventually(lambda: "3 of 3 processes up\n" in process.log)
         eventually(lambda: process.log.count(" rows running\n") == 3)
@@ -370,13 +390,13 @@ def test_an_app_that_can_be_imported_no_more_ends_all_in_peace(
     project: Path, db_url: str, pg: psycopg.Connection
 ) -> None:
     with supervised(project, db_url, "--worker-name", "w") as process:
-        put(pg, "a_second", 6)
-        eventually(lambda: running(project) == 3)
+        put(pg, "a_second", 12)
+        eventually(lambda: started_rows(project) > 0)
         (project / "app.py").write_text("import worker\n\nnonsense\n")
         os.kill(live(pg)["w.1"], signal.SIGTERM)
         assert process.end() == 5
         assert process.log.count("\n  next: ") == 1
-    assert states(pg) == {"done": 6}
+    each_row_was_finished_or_given_back(project, pg)
 
 
 @pytest.mark.parametrize("fork", ["1", "0"])
@@ -384,8 +404,8 @@ def test_without_their_supervisor_they_stop_as_if_asked(
     project: Path, db_url: str, pg: psycopg.Connection, fork: str
 ) -> None:
     with supervised(project, db_url, env={"DUEROW_FORK": fork}) as process:
-        put(pg, "a_second", 6)
-        eventually(lambda: running(project) == 3)
+        put(pg, "a_second", 12)
+        eventually(lambda: started_rows(project) > 0)
         pids = live(pg).values()
         process.popen.kill()
         try:
@@ -395,8 +415,7 @@ def test_without_their_supervisor_they_stop_as_if_asked(
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         assert len(process.lines("worker.stopped")) == 3
-    assert live(pg) == {}
-    assert states(pg) == {"done": 6}
+    each_row_was_finished_or_given_back(project, pg)
 
 
 # -- health -------------------------------------------------------------------------------------
@@ -414,12 +433,12 @@ def test_the_supervisor_answers_for_all(project: Path, db_url: str, pg: psycopg.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    health = ("--health", f"127.0.0.1:{port}", "--worker-name", "w")
+    health = ("--health", f"127.0.0.1:{port}", "--worker-name", "w", "-c", "6")
     with supervised(project, db_url, *health) as process:
         put(pg, "a_second", 4)
         eventually(lambda: asked(port, "/healthz")[1]["running"] == 4)
         code, told = asked(port, "/readyz")
-        assert (code, told["ready"], told["up"], told["slots"]) == (200, True, 3, 6)
+        assert (code, told["ready"], told["up"], told["slots"]) == (200, True, 3, 18)
         assert {w["name"]: w["pid"] for w in told["workers"]} == live(pg)
         eventually(lambda: asked(port, "/healthz")[1]["settled"] == 4)
 
