@@ -71,6 +71,7 @@ class TestPrecedence:
             "app": None,
             "queues": (),
             "concurrency": 10,
+            "processes": 1,
             "lease": 30,
             "grace": 25,
             "poll_interval": 1,

@@ -102,5 +102,9 @@ class WorkerLost(DuerowError):
     """This worker was declared dead: its lease ran out, its rows run elsewhere."""
 
 
+class ProcessesDied(DuerowError):
+    """The processes of `worker run --processes` end as soon as they are started."""
+
+
 class RowLost(DuerowError):
     """The claim on this row is no longer ours: its result must not be written."""

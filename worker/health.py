@@ -27,9 +27,7 @@ class Health:
 
     def __init__(self, address: str, status: Callable[[], dict[str, Any]]) -> None:
         self._address = address
-        host, _, port = address.rpartition(":")
-        self._host = host.strip("[]") or None
-        self._port = int(port)
+        self._host, self._port = split(address)
         self._status = status
         self._server: asyncio.Server | None = None
 
@@ -40,11 +38,7 @@ class Health:
                 self._answer, self._host, self._port, limit=8192
             )
         except OSError as error:
-            raise UsageError(
-                f"nothing can listen on {self._address!r}",
-                why=str(error),
-                hint="choose another port with --health",
-            ) from None
+            raise taken(self._address, error) from None
 
     @property
     def port(self) -> int:
@@ -62,32 +56,48 @@ class Health:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(PATIENCE):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._response(head))
+                writer.write(response(head, self._status()))
                 await writer.drain()
         writer.close()
 
-    def _response(self, head: bytes) -> bytes:
-        method, _, rest = head.partition(b" ")
-        status = self._status()
-        code = _code(method, rest.split(b" ")[0].split(b"?")[0], ready=status["ready"])
-        body = json.dumps(status).encode() + b"\n" if code != HTTPStatus.NOT_FOUND else b""
-        lines = (
-            f"HTTP/1.1 {code.value} {code.phrase}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-            "Cache-Control: no-store",
-            "Connection: close",
-        )
-        answer = "\r\n".join(lines).encode() + b"\r\n\r\n"
-        return answer if method == b"HEAD" else answer + body
+
+def split(address: str) -> tuple[str | None, int]:
+    """Host and port of `host:port`; no host for all interfaces."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]") or None, int(port)
 
 
-def _code(method: bytes, path: bytes, *, ready: bool) -> HTTPStatus:
+def taken(address: str, error: OSError) -> UsageError:
+    return UsageError(
+        f"nothing can listen on {address!r}",
+        why=str(error),
+        hint="choose another port with --health",
+    )
+
+
+def response(head: bytes, status: dict[str, Any], *, live: bool = True) -> bytes:
+    """The answer to a request, of which only the first line matters. live: what /livez says."""
+    method, _, rest = head.partition(b" ")
+    path = rest.split(b" ")[0].split(b"?")[0]
+    code = _code(method, path, ready=status["ready"], live=live)
+    body = json.dumps(status).encode() + b"\n" if code != HTTPStatus.NOT_FOUND else b""
+    lines = (
+        f"HTTP/1.1 {code.value} {code.phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "Connection: close",
+    )
+    answer = "\r\n".join(lines).encode() + b"\r\n\r\n"
+    return answer if method == b"HEAD" else answer + body
+
+
+def _code(method: bytes, path: bytes, *, ready: bool, live: bool) -> HTTPStatus:
     if method not in (b"GET", b"HEAD"):
         return HTTPStatus.METHOD_NOT_ALLOWED
     match path:
         case b"/livez":
-            return HTTPStatus.OK
+            return HTTPStatus.OK if live else HTTPStatus.SERVICE_UNAVAILABLE
         case b"/readyz" | b"/healthz":
             return HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         case _:

@@ -15,6 +15,7 @@ import secrets
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -120,7 +121,7 @@ class Worker:
         ]
         self.queues = queues or app.registry.queues
         self.kinds = tuple(sorted(handler.kind for handler in app.registry))
-        self.name = settings.worker_name or _name()
+        self.name = settings.worker_name or unique_name()
         self.events = Events(app.observers)
         self.worker_id: int | None = None
         self.server: Server | None = None  # known once the run has begun
@@ -160,6 +161,12 @@ class Worker:
     def running(self) -> list[Run]:
         """The runs under way, for people to look at."""
         return list(self._executor.running) if self._assembled else []
+
+    def ask(self, answer: Callable[[dict[str, Any]], None]) -> None:
+        """Has `answer` called on the event loop with what /healthz would tell; never, while that
+        is blocked. From any thread, once the worker has started."""
+        if self._event_loop is not None:
+            _tell(self._event_loop, lambda: answer(self._health_told()))
 
     async def run(self, *, drain: Budget | None = None) -> Report:
         """Works until stopped, or with a budget until nothing is due."""
@@ -611,7 +618,7 @@ def _rules(app: App, settings: Settings) -> list[Rule]:
     return rules
 
 
-def _name() -> str:
+def unique_name() -> str:
     """Unique among the processes of a fleet: a platform's own name for it need not be."""
     base = os.environ.get("DYNO") or os.environ.get("HOSTNAME") or socket.gethostname()
     return f"{base}.{os.getpid()}.{secrets.token_hex(2)}"

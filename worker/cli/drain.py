@@ -27,9 +27,16 @@ def command(max_seconds: float | None, max_rows: int | None, as_json: bool, **fl
     be given back while they ran.
     """
     from worker.cli.common.running import leave, run_worker
+    from worker.errors import UsageError
     from worker.runtime import Budget
     from worker.settings import Settings
 
+    if flags["processes"] is not None:
+        raise UsageError(
+            "--processes is for `worker run`",
+            why="a drain is one process, and its budget and counts are those of one",
+            hint="start several drains at once: they share the rows, and each tells what it did",
+        )
     ended = run_worker(Settings.load(**flags), drain=Budget(max_seconds, max_rows))
     report = ended.report
     show_record({name: getattr(report, name) for name in COUNTS}, as_json=as_json)

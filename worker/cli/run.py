@@ -13,10 +13,21 @@ def command(**flags: Any) -> int:
     """Run due rows until stopped.
 
     SIGTERM or Ctrl-C drains: what runs may finish within the grace, the rest is given back.
-    Exit code 9 says that rows had to be given back while they ran.
+    Exit code 9 says that rows had to be given back while they ran. With --processes N this process
+    only watches over N others, each a worker.
     """
-    from worker.cli.common.running import leave, run_worker
+    from worker.cores import usable_cores
     from worker.settings import Settings
+    from worker.supervise.parent import Parent
 
-    ended = run_worker(Settings.load(**flags))
-    return leave(ended, ended.report.code)
+    parent = Parent.inherited()
+    settings = Settings.load(**flags)
+    count = usable_cores() if settings.processes == "auto" else settings.processes
+    if parent is None and count == 1:
+        from worker.cli.common.running import leave, run_worker
+
+        ended = run_worker(settings)
+        return leave(ended, ended.report.code)
+    from worker.cli.common.processes import run_one, run_processes
+
+    return run_processes(settings, count) if parent is None else run_one(settings, parent)

@@ -17,7 +17,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, Literal, TextIO
 
 from worker import events
@@ -54,11 +54,18 @@ LEVELS = {
 """Everything else is INFO; a row that is dead is a WARNING."""
 
 
-class Sink:
-    """Where lines go. Those of one turn of the event loop are written together."""
+WHOLE = 4096  # bytes that a pipe takes at once or not at all, see PIPE_BUF in pipe(7)
 
-    def __init__(self, stream: TextIO) -> None:
+
+class Sink:
+    """Where lines go. Those of one turn of the event loop are written together.
+
+    shared: with other processes; then in pieces that a pipe does not break into each other.
+    """
+
+    def __init__(self, stream: TextIO, *, shared: bool = False) -> None:
         self._stream = stream
+        self._shared = shared
         self._lines: list[str] = []
         self._lock = threading.Lock()
         self._thread: int | None = None
@@ -91,8 +98,26 @@ class Sink:
 
     def _write(self, text: str) -> None:
         with self._lock, contextlib.suppress(OSError, ValueError):  # nobody reads any more
-            self._stream.write(text)
-            self._stream.flush()
+            for part in _pieces(text) if self._shared else (text,):
+                self._stream.write(part)
+                self._stream.flush()
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The lines of `text`, which ends with one: whole, as many at a time as a pipe takes at once,
+    but at least one."""
+    if len(text) <= WHOLE // 4:
+        yield text
+        return
+    piece, size = "", 0
+    for line in (f"{line}\n" for line in text.split("\n")[:-1]):
+        length = len(line) if line.isascii() else len(line.encode("utf-8", "surrogatepass"))
+        if piece and size + length > WHOLE:
+            yield piece
+            piece, size = "", 0
+        piece += line
+        size += length
+    yield piece
 
 
 def configure(
@@ -101,24 +126,25 @@ def configure(
     stream: TextIO | None = None,
     *,
     colours: bool = False,
+    shared: bool = False,
 ) -> Sink:
     """Sets up structlog, and the standard library's logging where nobody else has.
 
     format: `auto` is `console` on a terminal and `json` elsewhere. stream: default stderr.
-    colours: for the console format.
+    colours: for the console format. shared: other processes write to the same stream.
     """
     stream = sys.stderr if stream is None else stream
-    sink = Sink(stream)
+    sink = Sink(stream, shared=shared)
     number = logging.getLevelName(level)
     render = _renderers(format_for(format, stream), colours)
-    shared: list[Any] = [
+    common: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _mask,
     ]
     structlog.configure(
-        processors=[*shared, *render],
+        processors=[*common, *render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: _SinkLogger(sink),
         cache_logger_on_first_use=True,
@@ -128,7 +154,7 @@ def configure(
         handler = _SinkHandler(sink)
         handler.setFormatter(
             structlog.stdlib.ProcessorFormatter(
-                foreign_pre_chain=[*shared[:1], structlog.stdlib.add_logger_name, *shared[1:]],
+                foreign_pre_chain=[*common[:1], structlog.stdlib.add_logger_name, *common[1:]],
                 processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
             )
         )

@@ -90,6 +90,10 @@ def _number(value: object) -> Number:
     return span
 
 
+def _processes(value: object) -> int | Literal["auto"]:
+    return "auto" if value == "auto" else _whole(value)
+
+
 _WHOLE: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=10_000)])
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(allow_inf_nan=False)]
@@ -141,6 +145,11 @@ class Settings(BaseSettings):
         10,
         description="Rows that run at the same time; `2-40` goes by the backlog and by throttling, "
         "`3,10:5,51:7` by how many rows are due.",
+    )
+    processes: Annotated[int | Literal["auto"], PlainValidator(_processes)] = Field(
+        1,
+        description="Worker processes of `worker run`, under one supervisor; all else holds for "
+        "each of them. `auto` is one for each core that may be used.",
     )
     lease: Seconds = Field(
         30.0, gt=0, description="How long a worker may be silent before its rows run elsewhere."

@@ -35,6 +35,10 @@ MARGIN = 2.0
 """Seconds kept back for releasing rows and closing connections."""
 
 
+SWITCHES = ("UVLOOP", "FORK", "HOME", "ACTOR", "PG_BIN")
+"""Variables that are no settings, but are read."""
+
+
 class Source(Protocol):
     """Which settings it says, and who that is in words."""
 
@@ -194,7 +198,7 @@ def _unknown_variables(settings: type[BaseSettings]) -> Iterator[str]:
 
     No error: while a release rolls out, the old version meets the new one's variables.
     """
-    names = [f"{PREFIX}{name.upper()}" for name in settings.model_fields]
+    names = [f"{PREFIX}{name.upper()}" for name in (*settings.model_fields, *SWITCHES)]
     for variable in sorted(os.environ):
         upper = variable.upper()
         if upper.startswith(PREFIX) and upper.split("__")[0] not in names:

@@ -16,12 +16,14 @@ from worker.cli.common.database import database
 from worker.cli.common.memory import watch_memory
 from worker.cli.common.signals import Signals
 from worker.cli.common.terminal import colours, is_terminal
+from worker.events import EACH_ROW, WorkerStarted
 from worker.observers.lean import structlog
 from worker.observers.log import LogObserver, configure, format_for
 from worker.runtime import Budget, Report, Worker
 
 if TYPE_CHECKING:
     from worker.settings import Settings
+    from worker.supervise.parent import Parent
 
 LAST_WAIT = 0.5  # seconds that what is left of handlers has to end
 
@@ -33,23 +35,44 @@ class Ended(NamedTuple):
     clean: bool
 
 
-def run_worker(settings: Settings, *, drain: Budget | None = None) -> Ended:
-    """Until stopped, or with a budget until nothing is due. `leave` is to follow."""
-    sink = configure(settings.log_level, settings.log_format, colours=colours(sys.stderr))
+def run_worker(
+    settings: Settings, *, drain: Budget | None = None, parent: Parent | None = None
+) -> Ended:
+    """Until stopped, or with a budget until nothing is due. `leave` is to follow.
+
+    parent: the supervisor, if this is one of several processes.
+    """
+    sink = configure(
+        settings.log_level,
+        settings.log_format,
+        colours=colours(sys.stderr),
+        shared=parent is not None,
+    )
     log = structlog.get_logger("duerow")
-    for warning in settings.warnings:
-        log.warning("settings.warning", about=warning)
+    if parent is None:  # else the supervisor has told
+        for warning in settings.warnings:
+            log.warning("settings.warning", about=warning)
+    else:
+        parent.listen()
     app = load_app(settings.app)
     with database(settings, lambda text: log.info("database.embedded", about=text)) as url:
         worker = Worker(app, settings, url, queues=settings.queues)
         format = format_for(settings.log_format, sys.stderr)
         started = banner(worker, settings, url, text=format == "console")
+        if parent is not None and not parent.first and format == "console":
+            started = _nothing  # one banner and the supervisor's line are enough for a person
         observer = LogObserver(sink, settings.log_level, format, started=started)
         worker.events.subscribe(observer, observer.ignores)
-        Signals(worker, interactive=is_terminal(sys.stdin)).install()
+        Signals(worker, interactive=parent is None and is_terminal(sys.stdin)).install()
+        if parent is not None:
+            parent.attach(worker.ask, worker.abandon)
+            worker.events.subscribe(parent, EACH_ROW)
         if settings.max_rss_mb is not None:
             watch_memory(worker, settings.max_rss_mb)
         return _in_loop(worker, drain)
+
+
+def _nothing(_: WorkerStarted) -> None: ...
 
 
 def leave(ended: Ended, code: int) -> int:

@@ -18,11 +18,9 @@ import time
 from types import CodeType, FrameType
 from typing import Any
 
+from worker.interrupts import FORCED, LEAVING, STOPPING, Interrupts
 from worker.run import Run
 from worker.runtime import Worker
-
-FORCED = 130
-FORCE_AFTER = 1.0  # seconds between the two Ctrl-C that force: a nervous double press does not
 
 
 class Signals:
@@ -31,8 +29,7 @@ class Signals:
     def __init__(self, worker: Worker, *, interactive: bool) -> None:
         self._worker = worker
         self._interactive = interactive
-        self._interrupted_at: float | None = None
-        self._forced = False
+        self._interrupts = Interrupts()
 
     def install(self) -> None:
         signal.signal(signal.SIGTERM, self._drain)
@@ -45,17 +42,15 @@ class Signals:
         self._worker.stop()
 
     def _interrupt(self, _: int, __: FrameType | None) -> None:
-        now = time.monotonic()
-        if self._interrupted_at is None:
-            self._interrupted_at = now
-            self._worker.stop()
-            _tell("\nstopping; Ctrl-C again to give the rows back and leave at once\n")
-        elif self._forced:
-            os._exit(FORCED)
-        elif now - self._interrupted_at >= FORCE_AFTER:
-            self._forced = True
-            _tell("\nleaving\n")
-            self._worker.abandon(FORCED)
+        match self._interrupts.press(time.monotonic()):
+            case "stop":
+                self._worker.stop()
+                _tell(STOPPING)
+            case "abandon":
+                _tell(LEAVING)
+                self._worker.abandon(FORCED)
+            case "leave":
+                os._exit(FORCED)
 
     def _show(self, _: int, __: FrameType | None) -> None:
         runs = self._worker.running
