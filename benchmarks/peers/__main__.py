@@ -1,4 +1,4 @@
-"""A peer under the contract, in the peers' environment: python -m benchmarks.peers NAME COMMAND ..."""
+"""A peer under the contract, in its own environment: python -m benchmarks.peers NAME COMMAND ..."""
 
 from __future__ import annotations
 

@@ -4,15 +4,16 @@ This runs in the contestant's own process and environment, where nothing of this
 `benchmarks` can be counted on: it imports the standard library and psycopg only.
 
     install URL                            the tables
-    seed    URL KIND ROWS                  empties them, enqueues ROWS at once, vacuums, checkpoints
-    single  URL ROWS                       enqueues ROWS one after the other, a commit each
+    seed    URL KIND ROWS                  empties them, enqueues ROWS in bulk, vacuums, checkpoints
+    single  URL ROWS                       empties them, enqueues ROWS singly, a commit each
     work    URL SCENARIO KIND ROWS SLOTS   a worker, until so many rows are finished in its tables
     listen  URL ROWS SLOTS                 a worker that says `ready`, then takes ROWS new rows
     produce URL ROWS RATE                  those rows, singly, RATE a second
 
 Each prints one line of JSON: seconds, cpu (client CPU seconds), rss_mb (peak), rows; `listen`
-prints the waits, in ms. Times begin when the contestant is first called, so what it does to connect
-counts, and end when the last row is finished in the database; its stop and our imports do not count.
+prints the waits, in ms. Times begin when the contestant is first called, so what it does to
+connect counts, and end when the last row is finished in the database: neither its stop nor its
+imports count.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -50,10 +51,14 @@ class Contestant(Protocol):
     """tables: emptied before rows are seeded, vacuumed afterwards. unfinished: SQL, whether any row
     is. finished: SQL, how many rows are. uvloop: whether its own command line runs on that."""
 
-    tables: tuple[str, ...]
-    unfinished: str
-    finished: str
-    uvloop: bool
+    @property
+    def tables(self) -> tuple[str, ...]: ...
+    @property
+    def unfinished(self) -> str: ...
+    @property
+    def finished(self) -> str: ...
+    @property
+    def uvloop(self) -> bool: ...
 
     async def install(self, url: str) -> None:
         """Makes its tables."""
@@ -103,7 +108,7 @@ async def stamp(i: int, pad: str, at: float) -> None:
     COUNT.one()
 
 
-KINDS = {"noop": noop, "wait": wait, "stamp": stamp}
+KINDS: dict[str, Callable[..., Awaitable[None]]] = {"noop": noop, "wait": wait, "stamp": stamp}
 
 
 def rows_of(count: int) -> list[Args]:
@@ -121,7 +126,7 @@ async def install(contestant: Contestant, url: str) -> dict[str, Any]:
 
 async def seed(contestant: Contestant, url: str, kind: str, rows: int) -> dict[str, Any]:
     with psycopg.connect(url, autocommit=True) as db:
-        db.execute(f"truncate {', '.join(contestant.tables)}".encode())
+        _empty(contestant, db)
         figures = await _seed(contestant, url, kind, rows)
         db.execute(f"vacuum analyze {', '.join(contestant.tables)}".encode())
         db.execute("checkpoint")
@@ -138,7 +143,14 @@ async def _seed(contestant: Contestant, url: str, kind: str, rows: int) -> dict[
     return figures
 
 
+def _empty(contestant: Contestant, db: psycopg.Connection) -> None:
+    db.execute(f"truncate {', '.join(contestant.tables)}".encode())
+
+
 async def single(contestant: Contestant, url: str, rows: int) -> dict[str, Any]:
+    with psycopg.connect(url, autocommit=True) as db:
+        _empty(contestant, db)
+        db.execute("checkpoint")
     async with contestant.enqueuer(url) as enqueuer:
         with _measured(rows) as figures:
             for args in rows_of(rows):
@@ -156,7 +168,7 @@ async def work(
             working = asyncio.create_task(contestant.work(url, scenario, slots, stop))
             await _until_all_ran(working)
             stop.set()
-            while await _asked(db, contestant.unfinished):
+            while await _asked(db, contestant.unfinished):  # noqa: ASYNC110  another process's rows
                 await asyncio.sleep(POLL)
         await working
         figures["rows"] = await _asked(db, contestant.finished)
