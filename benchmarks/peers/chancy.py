@@ -1,7 +1,7 @@
 """Chancy, with what the docstrings of `Queue`, `AsyncExecutor` and `Worker` (its reference) name:
 
 * the asyncio executor, "for large numbers of IO-bound jobs", not the default of processes;
-* concurrency: a fetch takes as many rows as slots are free, so it is also the batch. 1,000 in drain:
+* concurrency: a fetch takes as many rows as slots are free, so it is the batch too. 1,000 in drain:
   less CPU a row than 100 (the executor's default) or 300, and 3,000 took no less;
 * eager_polling: fetches as rows end, "for queues where jobs are continuously available";
 * status writes are buffered by design, 1,000 in one go; `send_outgoing_interval`, a documented

@@ -1,6 +1,6 @@
 """SAQ on Postgres, with what its documented options say:
 
-* concurrency: as many tasks, and a fetch takes as many rows as tasks wait. 100 in drain: 10 (its own
+* concurrency: so many tasks; a fetch takes as many rows as tasks wait. 100 in drain: 10 (its own
   benchmark's), 30 and 300 took no less CPU a row;
 * psycopg's pool at its defaults (4 to 20 connections), listening rather than polling;
 * ttl: finished rows are kept for the default of ten minutes, longer than a run;
