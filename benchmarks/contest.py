@@ -193,7 +193,7 @@ def run(
     if not console.is_terminal:  # a file or a pipe takes the whole table
         console = Console(width=WIDTH)
     with server.server() as cluster:
-        contestants = [_ours(cluster), *_peers(cluster, names or list(PEERS), directory, console)]
+        contestants = [ours(cluster), *_peers(cluster, names or list(PEERS), directory, console)]
         sizes = Sizes(rows, slots)
         figures: Figures = {}
         for scenario in SCENARIOS:
@@ -217,24 +217,24 @@ def _contest(
         for one in list(left):
             with console.status(f"{scenario}, round {n + 1} of {rounds}: {one.name}"):
                 try:
-                    _add(figures, one.name, SCENARIOS[scenario](one, cluster, sizes))
+                    add(figures, one.name, SCENARIOS[scenario](one, cluster, sizes))
                 except Failed as failed:
                     console.print(f"{one.name} left out of {scenario}: {failed}", markup=False)
                     left.remove(one)
         if scenario == "drain":
             count = sizes.of(OUR_ROWS)
             server.seed(cluster, count)
-            _add(figures, LIMIT, {"drain": {"rows/s": pgbench.drain(cluster, count)}})
+            add(figures, LIMIT, {"drain": {"rows/s": pgbench.drain(cluster, count)}})
 
 
-def _add(figures: Figures, name: str, found: dict[str, dict[str, float]]) -> None:
+def add(figures: Figures, name: str, found: dict[str, dict[str, float]]) -> None:
     for scenario, values in found.items():
         kept = figures.setdefault(scenario, {}).setdefault(name, {})
         for figure, value in values.items():
             kept.setdefault(figure, []).append(value)
 
 
-def _ours(cluster: Cluster) -> Contestant:
+def ours(cluster: Cluster) -> Contestant:
     python = ".".join(map(str, sys.version_info[:3]))
     return Contestant(
         OURS,

@@ -56,7 +56,7 @@ def _interpreter(oldest: tuple[int, int]) -> tuple[str, str]:
     """Its path, and its version up to the patch."""
     for found in _candidates(oldest):
         version = _version(found)
-        if version is not None and tuple(map(int, version.split(".")[:2])) >= oldest:
+        if version is not None and _numbers(version) >= oldest:
             return found, version
     raise NoEnvironment(
         f"it needs Python {oldest[0]}.{oldest[1]}, and there is none on the path or among pyenv's"
@@ -69,12 +69,14 @@ def _candidates(oldest: tuple[int, int]) -> Iterator[str]:
         if found := shutil.which(f"python3.{minor}"):
             yield found
     versions = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
-    for home in sorted(versions.glob("3.*"), key=_by_version, reverse=True):
-        yield str(home / "bin" / "python")
+    homes = [(_numbers(home.name), home) for home in versions.glob("3.*")]
+    for numbers, home in sorted(homes, reverse=True):
+        if numbers >= oldest:
+            yield str(home / "bin" / "python")
 
 
-def _by_version(home: Path) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", home.name)]
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 def _version(interpreter: str) -> str | None:
