@@ -64,10 +64,10 @@ def test_we_tell_how_long_rows_wait(ours: contest.Contestant, cluster: Cluster) 
 
 
 async def test_rows_that_sleep_and_single_rows(pg: psycopg.Connection, db_url: str) -> None:
-    await contract.seed(Ours(), db_url, "wait", ROWS)
-    found = await contract.work(Ours(), db_url, "io", "wait", ROWS, 100)
-    assert found["rows"] == ROWS
-    assert found["seconds"] >= contract.SLEEP * ROWS / 100
+    await contract.seed(Ours(), db_url, "wait", 40)
+    found = await contract.work(Ours(), db_url, "io", "wait", 40, 2)
+    assert found["rows"] == 40
+    assert found["seconds"] >= contract.SLEEP * 40 / 2
 
     assert (await contract.single(Ours(), db_url, 5))["rows"] == 5
     assert pg.execute(
