@@ -20,12 +20,13 @@ def show(
     table = Table(box=None, pad_edge=False)
     table.add_column("scenario", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for head in ("median", "min..max", "ours/it", *COSTS):
+    for head in ("median", "min..max", f"{ours}/it", *COSTS):
         table.add_column(head, justify="right", no_wrap=True)
     for scenario, contestants in figures.items():
         for figure, heading in HEADINGS.items():
             _section(table, f"{scenario}, {heading}", figure, contestants, ours)
     console.print(table)
+    console.print(f"{ours}/it: ahead above 1 in rows/s, below 1 in ms", highlight=False)
     for name, what in about.items():
         console.print(f"{name}: {what}", markup=False, highlight=False)
 
