@@ -1,5 +1,5 @@
 """`make bench`: python -m benchmarks [drain] [adopted] [batches] [fair] [limits] [--million]
-[--rows N] [--rounds N] [--slots N] [--json FILE]"""
+[--peers [NAME ...]] [--rows N] [--rounds N] [--slots N] [--json FILE]"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import adopted, batches, drain, fair, limits, million
+from benchmarks import adopted, batches, contest, drain, fair, limits, million
 
 
 class Scenario(NamedTuple):
@@ -32,17 +32,33 @@ MILLION = Scenario(million.run, 1_000_000, 3)
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], default=list(SCENARIOS))
+    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], default=[])
     parser.add_argument("--rows", type=int)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--slots", type=int, default=10)
     parser.add_argument(
         "--million", action="store_true", help="adopted: claims from a table of a million rows"
     )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=contest.PEERS,
+        metavar="NAME",
+        help=f"beside other queues: {', '.join(contest.PEERS)} (default: all of them)",
+    )
+    parser.add_argument("--peers-venv", type=Path, metavar="DIR", help="where peers are installed")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
-    figures = {}
-    for name in arguments.scenario:
+    figures: dict[str, Any] = {}
+    if arguments.peers is not None:
+        figures["peers"] = contest.run(
+            arguments.peers,
+            rows=arguments.rows,
+            rounds=arguments.rounds or 5,
+            slots=arguments.slots,
+            directory=arguments.peers_venv,
+        )
+    for name in arguments.scenario or ([] if figures else SCENARIOS):
         print(f"== {name}")
         found = MILLION if arguments.million and name == "adopted" else SCENARIOS[name]
         rows, rounds = arguments.rows or found.rows, arguments.rounds or found.rounds

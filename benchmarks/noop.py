@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import sys
 import time
 from typing import Any
 
+from benchmarks.memory import peak_rss_mb
 from worker.app import App
 from worker.items import Batch
 from worker.runtime import Budget, Worker
@@ -60,7 +60,7 @@ async def drain(url: str, slots: int) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - started,
         "cpu": time.process_time() - cpu,
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "rss_mb": peak_rss_mb(),
         "rows": report.settled,
     }
 
