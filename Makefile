@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Tests start real servers and processes: two at a time suit a small machine.
 JOBS   ?= 2
-# More arguments for pytest: make test ARGS="-k claim -x"
+# More arguments: make test ARGS="-k claim -x", make bench ARGS="drain --full"
 ARGS   ?=
 # Of Postgres, for `make versions`; `make test` takes the machine's own.
 VERSIONS ?= 16 18
@@ -66,7 +66,7 @@ lock: $(READY) ## write requirements.lock anew from pyproject.toml
 	  --all-extras --group dev -o requirements.lock pyproject.toml
 
 bench: $(READY) ## measure throughput, and print ratios to a reference from the same run
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(READY) ## the long fault runs: kills, freezes, stops, restarts
 	$(BIN)/python -m tests.chaos
