@@ -118,7 +118,8 @@ class Loop:
     async def _claim(self, worker: int) -> float:
         want = self._room()
         if not self.open or not self._worth_claiming(want):
-            return BUFFER_AGE_MOST
+            # Who waits for the end is not told when the last run has ended: nothing more was due.
+            return AHEAD if self.until_empty else BUFFER_AGE_MOST
         self._dry = False
         self._gates.begin()
         self._asking = True
