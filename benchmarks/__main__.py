@@ -1,4 +1,4 @@
-"""`make bench`: python -m benchmarks [SCENARIO...] [--full] [--rows N] [--rounds N] ... [--json FILE]"""
+"""`make bench`: python -m benchmarks [SCENARIO...] [--full] [--rows N] ... [--json FILE]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures as people read them: medians with their spread, and ratios to a reference of the same run.
+"""Figures as people read them: medians, their spread, and ratios to a reference of the same run.
 
 A result is what a scenario's `run` returns: sizes, and for each contestant its figures, each with
 one value a round (or one a claim, a second, ...):
