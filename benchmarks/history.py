@@ -55,7 +55,8 @@ def make(url: str, rows: int) -> None:
     """Rows that were finished before today and today, in the order of their ids."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            "select worker.ensure_partitions('jobs_finished', 'finished_at', 7, now() - make_interval(days => %s))",
+            "select worker.ensure_partitions("
+            "'jobs_finished', 'finished_at', 7, now() - make_interval(days => %s))",
             [DAYS],
         )
         found = connection.execute(

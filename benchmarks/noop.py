@@ -22,6 +22,7 @@ from typing import Any
 
 from worker.app import App
 from worker.items import Batch
+from worker.link import Link
 from worker.runtime import Budget, Worker
 from worker.settings import Settings
 from worker.url import DatabaseURL
@@ -69,15 +70,16 @@ class Measured(Worker):
 
     async def _drain(self) -> int:
         for link in (self._claim_link, self._settle_link):
-            if link.connected:
-                self.backends[link.name] = _spent(link._connection.get_server_pid())
+            self.backends[link.name] = backend_spent(link)
         return await super()._drain()
 
 
-def _spent(pid: int) -> float:
-    """CPU seconds of a process on this machine; 0 for one that is not."""
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+def backend_spent(link: Link) -> float:
+    """CPU seconds of the backend that a link leads to; 0 where there is none on this machine."""
+    if link.connected:
+        with contextlib.suppress(OSError):
+            pid = link._connection.get_server_pid()
+            return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
     return 0.0
 
 

@@ -21,7 +21,7 @@ THREADS = 4
 
 
 def drain(cluster: Cluster, rows: int, *, clients: int = 2, batch: int = 500) -> float:
-    """Claims and settles every seeded row; rows a second from the first claim to the last settle."""
+    """Claims and settles every seeded row; rows a second, first claim to last settle."""
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         found = connection.execute(
             "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease)"

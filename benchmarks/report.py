@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 MANY = 100  # values of which a p99 can be told
-WIDTH = 100  # where there is no terminal
+WIDTH = 120  # where there is no terminal
 
 Figures = Mapping[str, Sequence[float]]
 
