@@ -66,14 +66,16 @@ def once(
     *,
     url: str | None = None,
     options: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Drains `rows` rows with one worker process. seconds: of the worker's run, its connecting and
     its end included. passing: from its first claim to its last settle. Other figures are sums.
 
     url: of the database, where it is not the server's first. options: of benchmarks.noop.
+    environment: of that process, beside this one's.
     """
     url = url or cluster.url
-    with Drainer(url, slots, options) as worker:
+    with Drainer(url, slots, options, environment) as worker:
         since = server.clock(url)
         cpu, wal = server.cpu(cluster), server.wal(cluster)
         worker.begin()
