@@ -463,8 +463,7 @@ class Worker:
                 async with asyncio.timeout(0.05):
                     await self._loop.empty.wait()
             if max_rows is not None and self._loop.taken >= max_rows:
-                self._loop.close()
-                await self._quiet()
+                await self._quiet()  # what was claimed ahead counts, and is not given back
                 return
             if not self._loop.empty.is_set():
                 continue
