@@ -130,20 +130,44 @@ SIZES = {
 def main() -> None:
     arguments = _parser().parse_args()
     results: dict[str, Any] = {}
-    for name in arguments.scenario or [name for name, one in SCENARIOS.items() if one.asked]:
+    asked = [name for name, one in SCENARIOS.items() if one.asked and arguments.peers is None]
+    if arguments.peers is not None:
+        results["peers"] = _contest(arguments)
+    for name in arguments.scenario or asked:
         name = "million" if name == "adopted" and arguments.million else name
         scenario = SCENARIOS[name]
         print(f"\n== {name}: {scenario.about}", flush=True)
-        sizes = {"slots": 10, **(scenario.full if arguments.full else scenario.quick)}
-        given = {size: getattr(arguments, size) for size in sizes}
-        sizes |= {size: value for size, value in given.items() if value is not None}
         started = time.monotonic()
-        results[name] = importlib.import_module(f"benchmarks.{name}").run(**sizes)
+        run = importlib.import_module(f"benchmarks.{name}").run
+        results[name] = run(**_sizes(scenario, arguments))
         print(f"({time.monotonic() - started:.0f} s)", flush=True)
-    if arguments.json:
-        told = {"machine": machine.facts(), "results": results}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
+        _write(results, arguments.json)
+    _write(results, arguments.json)
+
+
+def _sizes(scenario: Scenario, arguments: argparse.Namespace) -> dict[str, int]:
+    sizes = {"slots": 10, **(scenario.full if arguments.full else scenario.quick)}
+    given = {size: getattr(arguments, size) for size in sizes}
+    return sizes | {size: value for size, value in given.items() if value is not None}
+
+
+def _contest(arguments: argparse.Namespace) -> Any:
+    return importlib.import_module("benchmarks.contest").run(
+        arguments.peers,
+        rows=arguments.rows,
+        rounds=arguments.rounds or 5,
+        slots=arguments.slots or 10,
+        directory=arguments.peers_venv,
+    )
+
+
+def _write(results: Mapping[str, Any], file: Path | None) -> None:
+    """After each scenario: what one has measured outlives another's failure."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            json.dumps({"machine": machine.facts(), "results": results}, indent=1) + "\n"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,6 +182,10 @@ def _parser() -> argparse.ArgumentParser:
     for size, about in SIZES.items():
         parser.add_argument(f"--{size}", type=int, metavar="N", help=about)
     parser.add_argument("--million", action="store_true", help="adopted: the scenario `million`")
+    parser.add_argument(
+        "--peers", nargs="*", metavar="NAME", help="beside other queues: these, or all"
+    )
+    parser.add_argument("--peers-venv", type=Path, metavar="DIR", help="where peers are installed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return parser
 

@@ -55,7 +55,7 @@ def replicas(cluster: Cluster, count: int, slots: int, warm: float) -> Iterator[
         for _ in range(count)
     ]
     try:
-        _wait_for(cluster, count)
+        _wait_for(cluster, [process.pid for process in processes])
         time.sleep(warm)
         yield [process.pid for process in processes]
         assert all(process.poll() is None for process in processes), "a worker has ended"
@@ -82,17 +82,17 @@ def measured(cluster: Cluster, pids: list[int], seconds: float) -> dict[str, flo
     return spent | {f"statements/s, {name}": n / seconds for name, n in sorted(statements.items())}
 
 
-def _wait_for(cluster: Cluster, count: int) -> None:
+def _wait_for(cluster: Cluster, pids: list[int]) -> None:
     until = time.monotonic() + READY_WITHIN
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         while time.monotonic() < until:
             found = connection.execute(
-                "select count(*) from worker.workers where stopped_at is null and gone_at is null"
+                "select count(*) from worker.workers where pid = any (%s)", [pids]
             ).fetchone()
-            if found == (count,):
+            if found == (len(pids),):
                 return
             time.sleep(0.1)
-    raise RuntimeError(f"{count} workers were not ready within {READY_WITHIN:.0f} s")
+    raise RuntimeError(f"{len(pids)} workers were not ready within {READY_WITHIN:.0f} s")
 
 
 def _transactions(cluster: Cluster) -> int:

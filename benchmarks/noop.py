@@ -13,13 +13,13 @@ import contextlib
 import gc
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import peak_rss_mb
 from worker.app import App
 from worker.items import Batch
 from worker.link import Link
@@ -104,7 +104,7 @@ async def drain(url: str, slots: int, options: dict[str, Any]) -> dict[str, Any]
     return {
         "seconds": time.perf_counter() - started,
         "cpu": time.process_time() - cpu,
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "rss_mb": peak_rss_mb(),
         "rows": report.settled,
         "backends": worker.backends,
     }
