@@ -7,37 +7,25 @@ seconds: rows finished in each of its seconds, by the server's records, and the 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime as dt
 import multiprocessing
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from multiprocessing.context import SpawnContext, SpawnProcess
-from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
-import asyncpg
 import psycopg
 
-from benchmarks import report, server
-from benchmarks.noop import app, new_loop
+from benchmarks import ends, report, server
+from benchmarks.ends import Count
 from tests.postgres import Cluster
-from worker import Job, enqueue_many
-from worker.runtime import Worker
-from worker.settings import Settings
-from worker.url import DatabaseURL
 
 WORKERS = 2
-CALL = 500  # jobs
 BEGINNING = 3.0  # seconds, before the window
-TOLD_EVERY = 0.01  # seconds, of what a worker has settled
 ENDS_WITHIN = 60.0
 NAME = f"{WORKERS} workers, one producer"
-
-Count = Synchronized  # of c_long: rows, written by one process, read by others
 
 
 def run(rows: int, rounds: int, slots: int, seconds: int) -> dict[str, Any]:
@@ -57,13 +45,13 @@ def measured(cluster: Cluster, most: int, slots: int, seconds: float) -> dict[st
     """Of one window. Fails where a row was lost or settled twice."""
     with running(cluster, most, slots) as (producer, workers, enqueued, settled):
         time.sleep(BEGINNING)
-        waiting = [_waiting(enqueued, settled)]
+        waiting = [ends.waiting(enqueued, settled)]
         cpu = [server.process_cpu(producer), sum(map(server.process_cpu, workers))]
         cpu.append(server.cpu(cluster))
         since = server.clock(cluster.url)
         for _ in range(round(seconds)):
             time.sleep(seconds / round(seconds))
-            waiting.append(_waiting(enqueued, settled))
+            waiting.append(ends.waiting(enqueued, settled))
         until = server.clock(cluster.url)
         spent = [server.process_cpu(producer), sum(map(server.process_cpu, workers))]
         spent.append(server.cpu(cluster))
@@ -89,58 +77,20 @@ def running(
     the producer stops first, and the workers when nothing waits."""
     spawn = multiprocessing.get_context("spawn")
     enqueued, settled = spawn.Value("l", 0), [spawn.Value("l", 0) for _ in range(WORKERS)]
-    workers = [_spawned(spawn, work, cluster.url, slots, count) for count in settled]
-    producer = _spawned(spawn, produce, cluster.url, most, enqueued, settled)
+    workers = [_spawned(spawn, ends.work, cluster.url, slots, count) for count in settled]
+    producer = _spawned(spawn, ends.produce, cluster.url, most, enqueued, settled)
     try:
         _until(lambda: all(count.value for count in settled), [producer, *workers])
         assert producer.pid is not None
         yield producer.pid, [one.pid for one in workers if one.pid], enqueued, settled
         _stop(producer)
-        _until(lambda: _waiting(enqueued, settled) == 0, workers)
+        _until(lambda: ends.waiting(enqueued, settled) == 0, workers)
         for one in workers:
             _stop(one)
     finally:
         for one in (producer, *workers):
             one.kill()
             one.join()
-
-
-def work(url: str, slots: int, settled: Count) -> None:
-    """A worker that runs until SIGTERM, and counts what it has settled."""
-
-    async def body() -> None:
-        worker = Worker(app, Settings.load(concurrency=slots), DatabaseURL.parse(url))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
-        running = asyncio.create_task(worker.run())
-        while not running.done():
-            await asyncio.wait([running], timeout=TOLD_EVERY)
-            if worker._assembled:
-                settled.value = worker._settler.settled
-        report = await running
-        settled.value = report.settled
-
-    _run(body())
-
-
-def produce(url: str, most: int, enqueued: Count, settled: list[Count]) -> None:
-    """Enqueues until SIGTERM, and counts it."""
-
-    async def body() -> None:
-        stopping = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-        connection = await asyncpg.connect(url)
-        pad = "x" * 90
-        while not stopping.is_set():
-            if _waiting(enqueued, settled) > most - CALL:
-                await asyncio.sleep(0.002)
-                continue
-            first = enqueued.value
-            jobs = [Job("noop", {"i": first + i, "pad": pad}) for i in range(CALL)]
-            await enqueue_many(connection, jobs)
-            enqueued.value = first + CALL
-        await connection.close()
-
-    _run(body())
 
 
 def finished(cluster: Cluster, since: dt.datetime, until: dt.datetime) -> list[int]:
@@ -167,11 +117,6 @@ def check(cluster: Cluster, enqueued: int) -> None:
     assert server.left(cluster) == 0
 
 
-def _run(body: Any) -> None:
-    with asyncio.Runner(loop_factory=new_loop()) as runner:
-        runner.run(body)
-
-
 def _spawned(spawn: SpawnContext, target: Any, *given: Any) -> SpawnProcess:
     process = spawn.Process(target=target, args=given)
     process.start()
@@ -182,10 +127,6 @@ def _stop(process: SpawnProcess) -> None:
     process.terminate()
     process.join(ENDS_WITHIN)
     assert process.exitcode == 0, f"a process ended with {process.exitcode}"
-
-
-def _waiting(enqueued: Count, settled: list[Count]) -> int:
-    return int(enqueued.value) - sum(int(count.value) for count in settled)
 
 
 def _until(reached: Any, processes: list[SpawnProcess]) -> None:
