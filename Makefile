@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Tests start real servers and processes: two at a time suit a small machine.
 JOBS   ?= 2
-# More arguments for pytest: make test ARGS="-k claim -x"
+# More arguments: make test ARGS="-k claim -x", make bench ARGS="drain --full"
 ARGS   ?=
 # Of Postgres, for `make versions`; `make test` takes the machine's own.
 VERSIONS ?= 16 18
@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format schema lock bench chaos versions clean
+.PHONY: help install demo test lint format schema lock bench plot chaos versions clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -66,7 +66,11 @@ lock: $(READY) ## write requirements.lock anew from pyproject.toml
 	  --all-extras --group dev -o requirements.lock pyproject.toml
 
 bench: $(READY) ## measure throughput, and print ratios to a reference from the same run
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
+
+plot: $(READY) ## draw docs/img/performance.svg from benchmarks/results
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
+	$(BIN)/python -m benchmarks.plot $(sort $(wildcard benchmarks/results/*.json)) --out docs/img/performance.svg
 
 chaos: $(READY) ## the long fault runs: kills, freezes, stops, restarts
 	$(BIN)/python -m tests.chaos

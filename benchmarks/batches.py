@@ -3,28 +3,24 @@ once for each row or once for fifty."""
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
-from benchmarks import drain, server
+from benchmarks import drain, report, server
 
 PAIRS = {"nothing to do": ("noop", "noop_batch"), "an API of 20 ms": ("call", "call_batch")}
 
 
 def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
-    """Interleaves them, `rounds` times; prints medians and their ratio."""
-    figures: dict[str, Any] = {"rows": rows, "slots": slots}
+    """Interleaves each pair, `rounds` times; prints medians and their ratio."""
+    result: dict[str, Any] = {"rows": rows, "slots": slots}
     with server.server() as cluster:
-        for name, kinds in PAIRS.items():
-            rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for about, kinds in PAIRS.items():
+            names = [f"{about}, {how}" for how in ("singly", "in batches")]
+            found: dict[str, dict[str, list[float]]] = {name: {"rows/s": []} for name in names}
             for _ in range(rounds):
-                for kind in kinds:
+                for name, kind in zip(names, kinds, strict=True):
                     count = rows if kind != "call" else max(1, rows // 20)
-                    rates[kind].append(drain.rate(cluster, kind, count, slots))
-            single, batch = (statistics.median(rates[kind]) for kind in kinds)
-            figures[name] = rates
-            print(
-                f"{name:16} {single:10,.0f} rows/s singly, {batch:10,.0f} in batches:"
-                f" {batch / single:.2f} times"
-            )
-    return figures
+                    found[name]["rows/s"].append(drain.rate(cluster, kind, count, slots))
+            report.show({"rows": rows, **found})
+            result |= found
+    return result

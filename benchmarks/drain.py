@@ -2,66 +2,86 @@
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
-import sys
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
-from benchmarks import pgbench, server
+from benchmarks import pgbench, report, server
+from benchmarks.drainer import Drainer
 from tests.postgres import Cluster
+
+OURS = "duerow"
+LIMIT = "pgbench, 2 clients"
+PASSING = "rows/s, first claim to last settle"
 
 
 def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
     """Interleaves both, `rounds` times; prints medians, spread and the ratio."""
-    ours: list[dict[str, float]] = []
+    ours: dict[str, list[float]] = defaultdict(list)
     limit: list[float] = []
     with server.server() as cluster:
         for _ in range(rounds):
             server.seed(cluster, rows)
-            ours.append(once(cluster, rows, slots))
+            for name, value in figures(once(cluster, rows, slots)).items():
+                ours[name].append(value)
             server.seed(cluster, rows)
             limit.append(pgbench.drain(cluster, rows))
-    rates = [rows / one["seconds"] for one in ours]
-    figures = {
-        "rows": rows,
-        "slots": slots,
-        "rows/s": rates,
-        "pgbench rows/s": limit,
-        "client us/row": [1e6 * one["cpu"] / rows for one in ours],
-        "server us/row": [1e6 * one["server_cpu"] / rows for one in ours],
-        "WAL bytes/row": [one["wal"] / rows for one in ours],
-        "peak RSS MB": [one["rss_mb"] for one in ours],
+    result = {"rows": rows, "slots": slots, OURS: dict(ours), LIMIT: {PASSING: limit}}
+    report.show(result)
+    share = report.median(result, OURS, PASSING) / report.median(result, LIMIT, PASSING)
+    print(f"share of the limit: {share:.2f}  (one worker / two pgbench clients, the same SQL)")
+    return result
+
+
+def figures(spent: Mapping[str, Any]) -> dict[str, float]:
+    """What `once` gives, as it is told: most of it a row."""
+    rows = spent["rows"]
+    return {
+        "rows/s": rows / spent["seconds"],
+        **passing(spent),
+        "client us/row": 1e6 * spent["cpu"] / rows,
+        "server us/row": 1e6 * spent["server_cpu"] / rows,
+        "WAL bytes/row": spent["wal"] / rows,
+        "peak RSS MB": spent["rss_mb"],
     }
-    for name, values in figures.items():
-        if isinstance(values, list):
-            print(f"{name:16} {_median(values)}")
-    share = statistics.median(rates) / statistics.median(limit)
-    print(f"{'share of limit':16} {share:.2f}  (one worker / two pgbench clients, the same SQL)")
-    return figures
+
+
+def passing(spent: Mapping[str, Any]) -> dict[str, float]:
+    """Of what `once` gives, what does not count its beginning and its end."""
+    rows = spent["rows"]
+    backends = {f"{name}'s backend us/row": 1e6 * s / rows for name, s in spent["backends"].items()}
+    return {PASSING: rows / spent["passing"], **backends}
 
 
 def rate(cluster: Cluster, kind: str, rows: int, slots: int) -> float:
     """Rows a second of one worker, for a kind of benchmarks.noop."""
     server.seed(cluster, rows, kind)
-    return rows / once(cluster, rows, slots)["seconds"]
+    return rows / float(once(cluster, rows, slots)["seconds"])
 
 
-def once(cluster: Cluster, rows: int, slots: int) -> dict[str, float]:
-    cpu, wal = server.cpu(cluster), server.wal(cluster)
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.noop", cluster.url, str(slots)],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    figures: dict[str, float] = json.loads(done.stdout)
-    assert figures["rows"] == rows, f"{figures['rows']} of {rows} rows were settled"
-    figures["server_cpu"] = server.cpu(cluster) - cpu
-    figures["wal"] = server.wal(cluster) - wal
-    return figures
+def once(
+    cluster: Cluster,
+    rows: int,
+    slots: int,
+    *,
+    url: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Drains `rows` rows with one worker process. seconds: of the worker's run, its connecting and
+    its end included. passing: from its first claim to its last settle. Other figures are sums.
 
-
-def _median(values: list[float]) -> str:
-    spread = f"{min(values):,.1f} to {max(values):,.1f}, {len(values)} runs"
-    return f"{statistics.median(values):10,.1f}  ({spread})"
+    url: of the database, where it is not the server's first. options: of benchmarks.noop.
+    environment: of that process, beside this one's.
+    """
+    url = url or cluster.url
+    with Drainer(url, slots, options, environment) as worker:
+        since = server.clock(url)
+        cpu, wal = server.cpu(cluster), server.wal(cluster)
+        worker.begin()
+        spent = worker.ended()
+        spent["server_cpu"] = server.cpu(cluster) - cpu
+        spent["wal"] = server.wal(cluster) - wal
+    found, spent["passing"] = server.passed(url, since)
+    assert spent["rows"] == found == rows, f"{spent['rows']}, {found} of {rows} rows were settled"
+    return spent

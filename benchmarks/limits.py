@@ -5,12 +5,12 @@ Each way drains the same rows in each round; the ratio is to the rows that no ga
 
 from __future__ import annotations
 
-import statistics
+from collections import defaultdict
 from typing import Any
 
 import psycopg
 
-from benchmarks import drain, server
+from benchmarks import drain, report, server
 
 # What stands in worker.gates, and whether the rows have tenants.
 WAYS = {
@@ -40,7 +40,7 @@ REFERENCE = "no gates"
 
 
 def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    found: dict[str, dict[str, list[float]]] = {way: defaultdict(list) for way in WAYS}
     with server.server() as cluster:
         for _ in range(rounds):
             for way, (gates, tenants) in WAYS.items():
@@ -52,10 +52,10 @@ def run(rows: int, rounds: int, slots: int) -> dict[str, Any]:
                     if tenants:
                         db.execute("update worker.jobs set tenant = 'tenant ' || id % 100")
                         db.execute("vacuum full worker.jobs")
-                found[way].append(rows / drain.once(cluster, rows, slots)["seconds"])
-    reference = statistics.median(found[REFERENCE])
-    print(f"{'':36} {'rows/s':>9}   ratio")
-    for way, rates in found.items():
-        rate = statistics.median(rates)
-        print(f"{way:36} {rate:9,.0f}   {rate / reference:.2f}")
-    return {"rows": rows, "slots": slots, **found}
+                spent = drain.once(cluster, rows, slots)
+                client = {"client us/row": 1e6 * spent["cpu"] / rows}
+                for figure, value in {**drain.passing(spent), **client}.items():
+                    found[way][figure].append(value)
+    result = {"rows": rows, "slots": slots, **{way: dict(of) for way, of in found.items()}}
+    report.show(result, REFERENCE)
+    return result

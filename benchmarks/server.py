@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import asyncpg
 import psycopg
 
-from tests.postgres import Cluster
+from tests.postgres import Cluster, with_database
 from worker.migrate import upgrade
 
 DURABLE = {
@@ -24,26 +25,70 @@ DURABLE = {
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+TABLES = "worker.jobs, worker.jobs_finished, worker.attempts"
+
+
 @contextlib.contextmanager
-def server() -> Iterator[Cluster]:
-    """A migrated server of its own, gone at the end."""
-    with Cluster(settings=DURABLE, place=Path("/var/tmp")) as cluster:
+def server(settings: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """A migrated server of its own, gone at the end. settings: beside those of DURABLE."""
+    with Cluster(settings={**DURABLE, **(settings or {})}, place=Path("/var/tmp")) as cluster:
         upgrade(cluster.url)
         yield cluster
 
 
-def seed(cluster: Cluster, rows: int, kind: str = "noop") -> None:
-    """Empties the tables and enqueues `rows` jobs of about 120 bytes of arguments."""
+def another(cluster: Cluster, name: str) -> str:
+    """The URL of a new, migrated database on the same server."""
     with psycopg.connect(cluster.url, autocommit=True) as connection:
-        connection.execute("truncate worker.jobs, worker.jobs_finished, worker.attempts")
-        connection.execute(
-            "insert into worker.jobs (kind, args)"
-            " select %s, jsonb_build_object('i', i, 'pad', repeat('x', 90))"
-            " from generate_series(1, %s) i",
-            [kind, rows],
-        )
+        connection.execute(f"create database {name}".encode())
+    url = with_database(cluster.url, name)
+    upgrade(url)
+    return url
+
+
+def seed(
+    cluster: Cluster, rows: int, kind: str = "noop", *, url: str | None = None, empty: str = TABLES
+) -> None:
+    """Empties the tables and enqueues `rows` jobs of about 120 bytes of arguments.
+
+    url: of the database, where it is not the first. empty: the tables.
+    """
+    with psycopg.connect(url or cluster.url, autocommit=True) as connection:
+        connection.execute(f"truncate {empty}".encode())
+        fill(connection, rows, kind)
         connection.execute("vacuum analyze worker.jobs")
         connection.execute("checkpoint")
+
+
+def fill(connection: psycopg.Connection, rows: int, kind: str = "noop") -> None:
+    """Enqueues jobs that are due now."""
+    connection.execute(
+        "insert into worker.jobs (kind, args)"
+        " select %s, jsonb_build_object('i', i, 'pad', repeat('x', 90))"
+        " from generate_series(1, %s) i",
+        [kind, rows],
+    )
+
+
+def clock(url: str) -> dt.datetime:
+    """The server's."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute("select clock_timestamp()").fetchone()
+        assert found is not None
+        moment: dt.datetime = found[0]
+        return moment
+
+
+def passed(url: str, since: dt.datetime) -> tuple[int, float]:
+    """The rows that were finished since then, and the seconds from the first claim to the last
+    settle: without what processes need to start and to end."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "select count(*), extract(epoch from max(finished_at) - min(claimed_at))::float8"
+            " from worker.jobs_finished where finished_at >= %s and state = 'done'",
+            [since],
+        ).fetchone()
+        assert found is not None
+        return int(found[0]), float(found[1] or 0.0)
 
 
 async def worker(connection: asyncpg.Connection) -> int:
@@ -55,8 +100,8 @@ async def worker(connection: asyncpg.Connection) -> int:
     return found
 
 
-def left(cluster: Cluster) -> int:
-    with psycopg.connect(cluster.url) as connection:
+def left(cluster: Cluster, url: str | None = None) -> int:
+    with psycopg.connect(url or cluster.url) as connection:
         found = connection.execute("select count(*) from worker.jobs").fetchone()
         assert found is not None
         return int(found[0])
@@ -84,8 +129,24 @@ def backend_cpu(pid: int) -> float:
     return _own(pid)
 
 
+def process_cpu(pid: int) -> float:
+    """CPU seconds of a process so far, of all its threads, to the nanosecond; those of threads that
+    have ended are not among them."""
+    return (
+        sum(
+            int((task / "schedstat").read_text().split()[0])
+            for task in Path(f"/proc/{pid}/task").iterdir()
+        )
+        / 1e9
+    )
+
+
 def _own(pid: int, *, reaped: bool = False) -> float:
+    """To the nanosecond; reaped: with its ended children, to a hundredth of a second."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return sum(map(int, fields[11 : 15 if reaped else 13])) / _TICKS
+        ended = 0
+        if reaped:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ended = sum(map(int, fields[13:15]))
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9 + ended / _TICKS
     return 0.0

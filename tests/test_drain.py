@@ -83,6 +83,17 @@ async def test_no_more_rows_than_it_may(db_url: str, apg: asyncpg.Connection, mo
     assert tuple(await apg.fetchrow(left)) == (20, 0, 0, 0)
 
 
+async def test_as_many_rows_as_it_may_when_they_wait_for_a_slot(
+    db_url: str, apg: asyncpg.Connection
+) -> None:
+    """Those that were claimed ahead count as well: none goes back."""
+    app = App()
+    ran = counting(app, 0.005)
+    await put(apg, "work", count=1_500)
+    _, report = await drain(app, db_url, Budget(max_rows=1_000), concurrency=10)
+    assert (len(ran), report.settled, report.released, report.left) == (1_000, 1_000, 0, 500)
+
+
 async def test_no_longer_than_it_may(db_url: str, apg: asyncpg.Connection) -> None:
     app = App()
     ran = counting(app, 0.05)

@@ -120,7 +120,8 @@ class Loop:
         want = self._room()
         self._set_claim_at()
         if not self.open or not self._worth_claiming(want):
-            return BUFFER_AGE_MOST
+            # Who waits for the end is not told when the last run has ended: nothing more was due.
+            return AHEAD if self.until_empty else BUFFER_AGE_MOST
         self._dry = False
         self._gates.begin()
         found_before = self._claimer.owes_look
