@@ -84,7 +84,7 @@ async def test_a_worker_that_ends_early_is_no_figure(db_url: str) -> None:
 def test_a_contestant_that_fails_says_why() -> None:
     code = "import sys; sys.exit(f'cannot {sys.argv[1]}')"
     one = contest.Contestant("it", (sys.executable, "-c", code), "url", 1, "")
-    with pytest.raises(contest.Failed, match="^cannot dance$"):
+    with pytest.raises(contest.Failed, match=r"^cannot dance$"):
         one.run("dance")
 
 
