@@ -182,7 +182,11 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{size}", type=int, metavar="N", help=about)
     parser.add_argument("--million", action="store_true", help="adopted: the scenario `million`")
     parser.add_argument(
-        "--peers", nargs="*", metavar="NAME", help="beside other queues: these, or all"
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        metavar="NAME",
+        help=f"beside other queues: {', '.join(PEERS)}, or all of them",
     )
     parser.add_argument("--peers-venv", type=Path, metavar="DIR", help="where peers are installed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")

@@ -69,7 +69,7 @@ class Passing:
         return 1000 * backend_spent(self._claiming)
 
     async def _settle(self, rows: list[Row]) -> None:
-        batch = [Settlement(row, Transition("done"), 0.001, 0.0) for row in rows]
+        batch = [Settlement(row, Transition("done"), 0.001) for row in rows]
         if batch:
             for sql, params in self._source.settle(self._worker, batch):
                 self.passed += len(await self._settling.fetch(sql, *params))
