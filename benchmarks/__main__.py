@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.contest import PEERS
+
 
 class Scenario(NamedTuple):
     """A module whose `run` takes rows, rounds, slots and what else its sizes name.
