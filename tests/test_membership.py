@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 
@@ -10,9 +12,11 @@ import asyncpg
 import pytest
 
 from tests.facts import until
+from tests.postgres import Cluster
 from tests.workers import Running, job, put, running
 from worker import App, Context
 from worker.events import (
+    DatabaseLost,
     RowLost,
     RowsClaimed,
     RowSettled,
@@ -21,6 +25,7 @@ from worker.events import (
     WorkerFenced,
     WorkerGone,
 )
+from worker.migrate import upgrade
 
 
 async def declare_dead(apg: asyncpg.Connection, worker: int) -> None:
@@ -234,6 +239,34 @@ async def test_a_silent_worker_is_declared_dead_by_another(
     assert await apg.fetchval(
         "select gone_at is not null from worker.workers where id = $1", silent
     )
+
+
+async def test_a_frozen_backend_of_the_heartbeat_does_not_cost_the_lease(
+    postgres_server: Cluster,
+) -> None:
+    """It has taken the beat and never answers, and the network says that all is well."""
+    url = postgres_server.url
+    await asyncio.to_thread(upgrade, url)
+    app = App()
+
+    @app.handler
+    async def work() -> None: ...
+
+    apg = await asyncpg.connect(url)
+    async with running(app, url, lease=6.0) as one:
+        find = "select pid from pg_stat_activity where application_name = 'duerow heartbeat'"
+        backend = await until(lambda: apg.fetchval(find))
+        try:
+            os.kill(backend, signal.SIGSTOP)
+            beats = "select count(*) from worker.workers where heartbeat_at > $1"
+            frozen_at = await apg.fetchval("select now()")
+            await until(lambda: apg.fetchval(beats, frozen_at))
+            assert await apg.fetchval("select count(*) from worker.workers") == 1
+            assert not one.seen.of(WorkerFenced)
+            assert [event.link for event in one.seen.of(DatabaseLost)] == ["heartbeat"]
+        finally:
+            os.kill(backend, signal.SIGCONT)
+    await apg.close()
 
 
 async def test_two_workers_share_the_rows(db_url: str, apg: asyncpg.Connection) -> None:

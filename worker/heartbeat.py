@@ -1,7 +1,7 @@
 """Keeps the lease, from a thread of its own.
 
 A handler that blocks the event loop, or holds it for minutes, must not cost the worker its rows:
-the heartbeat needs neither the loop nor its connections. The same thread is the last resort of a
+the heartbeat needs neither that loop nor its connections. The same thread is the last resort of a
 stop: if the loop is still blocked when the grace has passed, it gives the rows back and ends the
 process.
 """
@@ -13,16 +13,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
-import psycopg
+import asyncpg
 
+from worker.blocking import BlockingLink
 from worker.source import Source
 from worker.statements import statement
 from worker.url import DatabaseURL
 
 GRACE_PASSED = 9  # the exit code that says so
 ASK_AGAIN = 0.02  # seconds until rows are given back that somebody had locked
+
+# A beat that is not answered for so many seconds, or a third of the lease, is sent again over
+# another connection: the lease is kept though the backend of this one is frozen.
+ANSWERS_WITHIN = 10.0
+ANSWERS_AT_LEAST = 2.0  # a busy server is no frozen one
 
 
 class Heartbeat:
@@ -48,15 +53,20 @@ class Heartbeat:
     ) -> None:
         self.worker = 0
         self.draining = False
-        self._url = url.with_parameters(application_name="duerow heartbeat")
+        self._url = url.with_parameters(
+            application_name="duerow heartbeat", tcp_user_timeout="10000"
+        )
         self._every = lease / 3
+        self._link = BlockingLink(
+            self._url,
+            pooled=pooled,
+            timeout=min(ANSWERS_WITHIN, max(ANSWERS_AT_LEAST, self._every)),
+        )
         self._sources = sources
-        self._pooled = pooled
         self._status = status
         self._gone = gone
         self._cancels = cancels
         self._trouble = trouble
-        self._connection: psycopg.Connection[Any] | None = None
         self._wake = threading.Event()
         self._stopping = False
         self._exit_at: float | None = None
@@ -105,8 +115,7 @@ class Heartbeat:
             if self._exit_at is not None and time.monotonic() >= self._exit_at:
                 self._give_up()
             pause = self._beat()
-        if self._connection is not None:
-            self._connection.close()
+        self._link.close()
 
     def _until_next(self, pause: float) -> float:
         if self._exit_at is None:
@@ -118,12 +127,13 @@ class Heartbeat:
         running, settled = self._status()
         worker = self.worker
         try:
-            rows = self._send(
-                statement("workers/heartbeat"), [worker, running, settled, self.draining]
+            rows = self._link.fetch(
+                statement("workers/heartbeat"), worker, running, settled, self.draining
             )
         except Exception as error:  # whatever the driver raises: this thread must go on
-            self._drop()
-            self._trouble(f"{type(error).__name__}: {self._url.redact(str(error))}")
+            self._link.drop()
+            why = self._url.redact(str(error)) or "no answer"
+            self._trouble(f"{type(error).__name__}: {why}")
             return min(1.0, self._every)
         if not rows:
             if self._told_gone != worker:
@@ -138,9 +148,9 @@ class Heartbeat:
     def _give_up(self) -> None:
         """The loop did not stop in time. Whatever happens here, the process ends."""
         try:
-            self._send("select set_config('lock_timeout', '300ms', false)", [])
+            self._link.fetch("select set_config('lock_timeout', '300ms', false)")
             self._abandon_all()
-            self._send(statement("workers/stop"), [self.worker, self._status()[1]])
+            self._link.fetch(statement("workers/stop"), self.worker, self._status()[1])
         finally:
             os._exit(self._exit_code)
 
@@ -151,29 +161,17 @@ class Heartbeat:
         while sources:
             locked = []
             for source in sources:
-                with suppress(psycopg.errors.DatabaseError):  # its table is locked, say: the others
-                    [(_, left)] = self._send(*source.abandon(self.worker))
+                sql, params = source.abandon(self.worker)
+                with suppress(*_REFUSED):  # its table is locked, say: the others
+                    [(_, left)] = self._link.fetch(sql, *params)
                     locked += [source] if left else []
             sources = locked if time.monotonic() < until else []
             if sources:
                 time.sleep(ASK_AGAIN)
 
-    def _send(self, sql: str, params: list[Any]) -> list[Any]:
-        if self._connection is None:
-            self._connection = psycopg.connect(
-                self._url.psycopg_conninfo(),
-                autocommit=True,
-                connect_timeout=5,
-                prepare_threshold=None if self._pooled else 2,
-                tcp_user_timeout=10_000,
-            )
-        with psycopg.RawCursor(self._connection) as cursor:
-            return cursor.execute(sql, params).fetchall()
 
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+# What the database says instead of an answer, or the driver when there is no connection any more.
+_REFUSED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 def _claim(text: str) -> tuple[str, str, int]:
