@@ -18,13 +18,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from worker import membership
+from worker import __version__, membership
 from worker.adaptive import Pace
 from worker.app import App
 from worker.chores import Chores, Retention
@@ -42,7 +41,6 @@ from worker.events import (
 )
 from worker.execute import Executor
 from worker.flow.gatekeeper import Gatekeeper
-from worker.health import Health
 from worker.heartbeat import ASK_AGAIN, GRACE_PASSED, Heartbeat
 from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
 from worker.listen import Listener
@@ -61,6 +59,9 @@ from worker.sources.jobs import Jobs
 from worker.statements import statement
 from worker.ticker import Ticker
 from worker.url import DatabaseURL, connect
+
+if TYPE_CHECKING:
+    from worker.health import Health
 
 # A drain counts what it leaves up to so many rows, and for so many seconds, at the most.
 LEFT_MOST = 1_000_000
@@ -125,9 +126,7 @@ class Worker:
         self.events = Events(app.observers)
         self.worker_id: int | None = None
         self.server: Server | None = None  # known once the run has begun
-        self.health = (
-            None if settings.health is None else Health(settings.health, self._health_told)
-        )
+        self.health = self._make_health()
         self._assembled = False
         self._cautions: list[SourceCaution] = []
         self._event_loop: asyncio.AbstractEventLoop | None = None
@@ -202,6 +201,13 @@ class Worker:
             self._executor.rows_running,
             left,
         )
+
+    def _make_health(self) -> Health | None:
+        if self._settings.health is None:
+            return None
+        from worker.health import Health  # most workers tell nothing over HTTP
+
+        return Health(self._settings.health, self._health_told)
 
     # --- assembling ------------------------------------------------------------------------
 
@@ -410,7 +416,7 @@ class Worker:
                 name=self.name,
                 host=platform.node() or socket.gethostname(),
                 pid=os.getpid(),
-                version=version("duerow"),
+                version=__version__,
                 queues=list(self.queues),
                 kinds=list(self.kinds),
                 slots=settings.slots,

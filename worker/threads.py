@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import ctypes
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -67,9 +66,7 @@ class _Call:
         with self._lock:
             self._interrupted = True
             if not self._ended and self.thread_id is not None:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(self.thread_id), ctypes.py_object(Interrupted)
-                )
+                _raise_in(self.thread_id)
 
     def _resolve(self, result: Any, error: BaseException | None) -> None:
         if self.future.done():
@@ -78,6 +75,14 @@ class _Call:
             self.future.set_result(result)
         else:
             self.future.set_exception(_as_exception(error))
+
+
+def _raise_in(thread_id: int) -> None:
+    import ctypes
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread_id), ctypes.py_object(Interrupted)
+    )
 
 
 def _as_exception(error: BaseException) -> BaseException:

@@ -9,13 +9,10 @@ are handed out in UTC.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from zoneinfo import ZoneInfo, available_timezones
-
-from cronsim import CronSim, CronSimError
 
 from worker.errors import RegistrationError
 
@@ -87,6 +84,8 @@ class Timing:
                 tick += step
         elif self.cron is not None:
             latest = moment
+            from cronsim import CronSim  # half a megabyte, for those who have a cron expression
+
             for found in CronSim(_expanded(self.cron), moment.astimezone(zone(self.tz))):
                 tick = found.astimezone(dt.UTC)
                 # In an hour that comes twice cronsim may begin with ticks of its first time.
@@ -146,6 +145,8 @@ class Timing:
 
 def check_cron(expression: str) -> None:
     """Raises RegistrationError for what is no cron expression, or never comes."""
+    from cronsim import CronSim, CronSimError
+
     try:
         found = next(CronSim(_expanded(expression), dt.datetime(2024, 1, 1)), None)
     except (CronSimError, ValueError) as error:
@@ -166,6 +167,8 @@ def zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError):
         pass
+    import difflib
+
     known = available_timezones()
     by_city = {one.rpartition("/")[2].lower(): one for one in sorted(known)}
     near = difflib.get_close_matches(str(name).rpartition("/")[2].lower(), by_city, 1)

@@ -5,7 +5,6 @@ Names, variables and values: https://www.postgresql.org/docs/current/libpq-conne
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +42,8 @@ def _sslmode(value: str) -> str:
     if value in SSLMODES:
         return ""
     near = {"no-verify": "require", "true": "require", "false": "disable", "required": "require"}
+    import difflib
+
     guess = near.get(value) or next(iter(difflib.get_close_matches(value, SSLMODES, 1)), None)
     return f"it must be one of {', '.join(SSLMODES)}" + (f" (perhaps {guess})" if guess else "")
 
@@ -169,6 +170,8 @@ def checked(name: str, value: str, origin: str) -> str:
 def unknown(name: str, origin: str) -> InvalidURL:
     """What to raise for a parameter that nobody knows."""
     plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name)
+    import difflib
+
     near = difflib.get_close_matches(name, PARAMETERS, 1) if plain else []
     accepted = ", ".join(sorted(PARAMETERS.keys() - {"require_auth", "requirepeer"}))
     return InvalidURL(
