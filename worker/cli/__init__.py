@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import click
 
+from worker.cli.common.collector import while_loading
 from worker.cli.common.command import Invocation, Verbs
 from worker.cli.common.terminal import say
 from worker.errors import DuerowError
@@ -35,6 +36,7 @@ def worker() -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The program: parses `argv` (default: the process's arguments), runs the verb, exits."""
+    while_loading()
     code = invoke(sys.argv[1:] if argv is None else argv)
     sys.exit(_flushed(code))
 

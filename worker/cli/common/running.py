@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import sys
 import threading
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from worker.cli.common.application import load_app
 from worker.cli.common.banner import banner
+from worker.cli.common.collector import while_working
 from worker.cli.common.database import database
 from worker.cli.common.memory import watch_memory
 from worker.cli.common.signals import Signals
@@ -89,7 +89,7 @@ def leave(ended: Ended, code: int) -> int:
 def _in_loop(worker: Worker, drain: Budget | None) -> Ended:
     loop = _new_loop()
     asyncio.set_event_loop(loop)
-    gc.freeze()  # what was imported stays: the collector need not walk over it again
+    while_working()
     try:
         report = loop.run_until_complete(worker.run(drain=drain))
     except BaseException:
