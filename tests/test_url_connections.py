@@ -5,6 +5,7 @@ Three servers: with TLS for the name localhost, with TLS for the address 127.0.0
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.postgres import Cluster, wanted_major
+from worker.blocking import BlockingLink
 from worker.embedded.account import server_account
 from worker.embedded.binaries import Binaries, every_binaries
 from worker.errors import InvalidURL
@@ -169,8 +171,9 @@ TLS_USED = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
 
 
 async def asyncpg_verdict(url: DatabaseURL) -> str:
-    """tls, plain or refused, by asyncpg's own connect and by ours, which must agree."""
-    verdicts = set()
+    """tls, plain or refused, by asyncpg's own connect, by ours and by the heartbeat's, which must
+    agree."""
+    verdicts = {await asyncio.to_thread(heartbeat_verdict, url)}
     for attempt in (lambda: asyncpg.connect(**url.asyncpg_kwargs()), lambda: connect(url)):
         try:
             connection = await attempt()
@@ -181,6 +184,17 @@ async def asyncpg_verdict(url: DatabaseURL) -> str:
             await connection.close()
     assert len(verdicts) == 1, verdicts
     return verdicts.pop()
+
+
+def heartbeat_verdict(url: DatabaseURL) -> str:
+    link = BlockingLink(url, pooled=False, timeout=5.0)
+    try:
+        [(used,)] = link.fetch(TLS_USED)
+    except (OSError, asyncpg.PostgresError, InvalidURL):
+        return "refused"
+    finally:
+        link.close()
+    return "tls" if used else "plain"
 
 
 def psycopg_verdict(conninfo: str) -> str:
