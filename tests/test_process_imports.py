@@ -35,8 +35,8 @@ def tell({takes}) -> list[str]:
 
 # Packages, and modules of the standard library, that a worker of jobs has no use for.
 NEEDLESS = {
-    "alembic", "argparse", "cronsim", "ctypes", "difflib", "greenlet", "http", "mako",
-    "multiprocessing", "psycopg", "psycopg_binary", "psycopg_pool", "pydantic_settings", "rich",
+    "alembic", "cronsim", "ctypes", "greenlet", "http", "mako",
+    "multiprocessing", "psycopg", "psycopg_binary", "psycopg_pool", "rich",
     "sqlalchemy", "sqlite3", "unittest", "xml",
 }  # fmt: skip
 BEATING = (
