@@ -29,8 +29,8 @@ class Size:
     growth: float
 
 
-FULL = Size(50_000, peak=50.0, growth=3.0)
-SHORT = Size(3_000, peak=55.0, growth=1.5)
+FULL = Size(50_000, peak=57.0, growth=3.0)
+SHORT = Size(3_000, peak=57.0, growth=1.5)
 
 
 def run(place: Place, size: Size) -> Figures:
