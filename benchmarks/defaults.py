@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import report, server
+from benchmarks.turns import turns
 from tests.postgres import Cluster
 
 DEFAULT = "default"
@@ -76,11 +77,10 @@ def _compared(
 ) -> dict[str, dict[str, list[float]]]:
     ways = {DEFAULT: {}, **tuned}
     found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in ways}
-    for _ in range(rounds):
-        for name, settings in ways.items():
-            server.seed(cluster, rows, kind)
-            for figure, value in _drain(cluster, rows, {**always, **settings}).items():
-                found[name][figure].append(value)
+    for name, settings in turns(rounds, ways.items()):
+        server.seed(cluster, rows, kind)
+        for figure, value in _drain(cluster, rows, {**always, **settings}).items():
+            found[name][figure].append(value)
     return {f"{task}, {name}": dict(of) for name, of in found.items()}
 
 
