@@ -80,7 +80,7 @@ SCENARIOS = {
     "idle": Scenario(
         "statements, transactions and CPU of workers with nothing to do",
         {"rows": 0, "rounds": 1, "seconds": 10},
-        {"rows": 0, "rounds": 3, "seconds": 30},
+        {"rows": 0, "rounds": 1, "seconds": 30},
     ),
     "limits": Scenario(
         "no-op rows under gates that never close",

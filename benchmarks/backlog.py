@@ -10,6 +10,7 @@ from collections import defaultdict
 from typing import Any
 
 from benchmarks import drain, report, server
+from benchmarks.turns import turns
 
 ALONE = "no backlog"
 
@@ -19,14 +20,13 @@ def run(rows: int, rounds: int, slots: int, backlog: int) -> dict[str, Any]:
     behind = f"of {backlog:,} due"
     found: dict[str, dict[str, list[float]]] = {ALONE: defaultdict(list), behind: defaultdict(list)}
     with server.server() as cluster:
-        for _ in range(rounds):
-            for name, due in ((ALONE, rows), (behind, backlog)):
-                server.seed(cluster, due)
-                spent = drain.once(cluster, rows, slots, options={"max_rows": rows})
-                left = server.left(cluster)
-                assert left == due - rows, f"{left} rows are left of {due} less {rows}"
-                for figure, value in drain.passing(spent).items():
-                    found[name][figure].append(value)
+        for name, due in turns(rounds, ((ALONE, rows), (behind, backlog))):
+            server.seed(cluster, due)
+            spent = drain.once(cluster, rows, slots, options={"max_rows": rows})
+            left = server.left(cluster)
+            assert left == due - rows, f"{left} rows are left of {due} less {rows}"
+            for figure, value in drain.passing(spent).items():
+                found[name][figure].append(value)
     result = {"rows": rows, "slots": slots, **{name: dict(of) for name, of in found.items()}}
     report.show(result)
     return result

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from multiprocessing.sharedctypes import Synchronized
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -22,7 +22,7 @@ from worker.url import DatabaseURL
 CALL = 500  # jobs
 TOLD_EVERY = 0.01  # seconds, of what a worker has settled
 
-Count = Synchronized  # of c_long: rows, written by one process, read by others
+Count: TypeAlias = "Synchronized[int]"  # rows: written by one process, read by others
 
 
 def work(url: str, slots: int, settled: Count) -> None:

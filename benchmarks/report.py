@@ -31,7 +31,7 @@ def sizes(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def median(result: Mapping[str, Any], contestant: str, figure: str) -> float:
-    return statistics.median(result[contestant][figure])
+    return statistics.median(contestants(result)[contestant][figure])
 
 
 def show(result: Mapping[str, Any], reference: str | None = None) -> None:

@@ -147,8 +147,8 @@ async def _time(
 ) -> None:
     timed: dict[str, Timed] = {name: defaultdict(list) for name in found}
     for _ in range(TURNS):
-        await held.time(claims // TURNS, timed[HELD])
-        await free.time(claims // TURNS, timed[FREE])
+        await held.time(max(1, claims // TURNS), timed[HELD])
+        await free.time(max(1, claims // TURNS), timed[FREE])
         await held.time_unknowing(max(1, claims // TURNS // 10), timed[UNKNOWING])
     for name, of in timed.items():
         found[name].update({f"{figure} {when}": values for figure, values in of.items()})

@@ -102,7 +102,7 @@ def finished(cluster: Cluster, since: dt.datetime, until: dt.datetime) -> list[i
             " group by 1",
             {"since": since, "until": until},
         ).fetchall()
-    by_second = dict(found)
+    by_second: dict[int, int] = dict(found)
     return [by_second.get(second, 0) for second in range(max(by_second, default=0) + 1)]
 
 
