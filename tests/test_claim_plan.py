@@ -33,7 +33,10 @@ DUE = (
 )
 CALLS = {
     "left": ("text[], text[], integer", "'{default}', '{work}', 100"),
-    "streams": ("text[], text[]", "'{default,default}', '{work,never}'"),
+    "streams": (
+        "text[], text[], text[], text[], smallint[]",
+        "'{default,default}', '{work,never}', '{}', '{}', '{}'",
+    ),
     "span": ("text, text, smallint", "'default', 'work', '0'"),
     "tenants": (
         "text, text, smallint, text, integer, integer",

@@ -7,6 +7,11 @@ released, swept, or committed late. The *look* finds them: it lists the streams 
 from the beginning. It costs what lies in front, so it is rationed: after a look that took d
 seconds the next comes no sooner than 10 d later, and no later than a second if that allows.
 
+A look that takes long is *dear*, and the ration is one for all workers together: whose last look
+was dear asks for the fleet's turn, and claims from the floors as long as it is not given. A look
+that fails, say because it takes longer than a statement may, is put off too, each time for longer;
+a worker that has no floors yet then begins with what fell due a minute ago.
+
 Streams whose tenants take turns are claimed in two parts: tenant by tenant, and, a tenth of the
 rows and whatever the first part leaves of the room, in the order of due times as any other stream.
 While all that is due is taken at once there is nothing to share out, and only the second part runs.
@@ -17,6 +22,7 @@ their gates.
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -30,12 +36,18 @@ from worker.flow.gatekeeper import TENANTS_MOST, Gatekeeper, Passage
 from worker.link import Blocked, Link, LinkDown
 from worker.row import Row
 from worker.source import BEGINNING, Source, Stream
+from worker.statements import statement
 
 LOOK_EVERY = 1.0
 UNFAIR = Fair(100)  # where tenants take turns only because each has limits of its own
 MORE_TENANTS = (1, 4, 16)  # times as many as should do, as long as none of them brings a row
 LOOK_SHARE = 10  # a look may take one part in this many of a worker's time
 LOOK_PAUSE_MOST = 5.0
+LOOK_FAILED_PAUSE_MOST = 60.0
+DEAR = 0.05  # seconds: a look that takes longer, or a listing
+KNOWN_FOR = 5  # looks that take nothing from a stream, until it has to be found anew
+KNOWN_MOST = 50  # streams that a listing passes by
+NO_FLOOR = dt.timedelta(minutes=1)  # how far back a worker begins whose first look failed
 FAILED_PAUSE_MOST = 30.0
 
 
@@ -56,6 +68,9 @@ class Claimer:
         self._plain_took = 0.0  # seconds, the last time
         self._look_from = 0.0  # no look before this moment
         self._look_by = 0.0  # a look is owed from this moment on
+        self._look_took = self._listing_took = 0.0  # seconds, the last time
+        self._look_failures = 0
+        self.hurries = False  # somebody waits for a look that finds nothing
         self.unsure = False  # a claim's answer never came: some row may be ours unknown to us
         self.looked = False  # the last step went over everything that was due
         self.owes_look = False  # the next step is to look: the last one had rows that could start
@@ -73,11 +88,13 @@ class Claimer:
         look = self.owes_look or started >= max(self._look_by, self._look_from)
         self.looked = self.owes_look = False
         try:
+            look = look and await self._has_turn(worker)
             if not look:
-                await self._take(rows, self._streams, limit, worker, floors=True)
-                look = len(rows) < limit and time.monotonic() >= self._look_from
-                self.owes_look = look and bool(rows)
-            if look and not rows:
+                await self._take_above(rows, limit, worker)
+                owes = len(rows) < limit and time.monotonic() >= self._look_from
+                self.owes_look = owes and bool(rows)
+                look = owes and not rows and await self._has_turn(worker)
+            if look:
                 await self._look(rows, limit, worker)
                 self.looked = True
         except Exception:
@@ -109,21 +126,92 @@ class Claimer:
         """Seconds until the ration allows a look."""
         return max(0.0, self._look_from - time.monotonic(), self.rests_until - time.monotonic())
 
+    async def _has_turn(self, worker: int) -> bool:
+        """Whether to look now. While looks are dear one worker at a time does; the others see at
+        least which streams there are."""
+        if self._look_took < DEAR:
+            return True
+        ration = self._look_took + min(LOOK_PAUSE_MOST, LOOK_SHARE * self._look_took)
+        if self.hurries:  # before those whom nobody waits for
+            ration /= 2
+        [(wait,)] = await self._link.fetch(
+            statement("claim/turn"), f"look {self._source.name}", ration, worker
+        )
+        if wait > 0:
+            self._look_from = self._look_by = time.monotonic() + wait
+            if self._listing_took < DEAR:
+                await self._list()
+        return not wait
+
     async def _look(self, rows: list[Row], limit: int, worker: int) -> None:
         started = time.monotonic()
-        floors = {(s.queue, s.kind, s.priority): s.floor for s in self._streams}
-        self._streams = await self._source.streams(self._link)
-        for stream in self._streams:
-            stream.floor = floors.get((stream.queue, stream.kind, stream.priority), BEGINNING)
-        await self._take(rows, self._streams, limit, worker, floors=False)
+        try:
+            await self._list()
+            await self._take(rows, self._streams, limit, worker, floors=False)
+        except Blocked:
+            raise  # the source rests
+        except Exception as error:
+            self._put_look_off(time.monotonic() - started)
+            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                self.unsure = False  # the server says that it did not carry it out
+            raise
         if len(rows) < limit:  # that was all: nothing else lies behind the floors
-            for stream in self._streams:
-                before = floors.get((stream.queue, stream.kind, stream.priority), BEGINNING)
-                if stream.floor[0] < before[0]:
-                    stream.floor = before
+            self._to_the_front()
+        for stream in self._streams:
+            stream.quiet += 1
+        self._note_taken(rows)
         ended = time.monotonic()
-        self._look_from = ended + min(LOOK_PAUSE_MOST, LOOK_SHARE * (ended - started))
+        self._look_failures = 0
+        self._look_took = ended - started
+        self._look_from = ended + min(LOOK_PAUSE_MOST, LOOK_SHARE * self._look_took)
         self._look_by = max(self._look_from, ended + LOOK_EVERY)
+
+    async def _list(self) -> None:
+        """The streams anew; those that are known keep their floors."""
+        started = time.monotonic()
+        known = [stream for stream in self._streams if stream.quiet < KNOWN_FOR]
+        before = {(s.queue, s.kind, s.priority): s for s in self._streams}
+        self._streams = await self._source.streams(self._link, known[:KNOWN_MOST])
+        for stream in self._streams:
+            if was := before.get((stream.queue, stream.kind, stream.priority)):
+                stream.floor, stream.front, stream.quiet = was.floor, was.front, was.quiet
+        self._listing_took = time.monotonic() - started
+
+    def _put_look_off(self, took: float) -> None:
+        """It failed: claims from the floors go on meanwhile. Who knows no streams has nothing to
+        go on with, and tries again soon."""
+        self._look_failures += 1
+        self._look_took = took
+        times = 2 ** min(self._look_failures, 10) if self._streams else 2
+        pause = min(LOOK_FAILED_PAUSE_MOST, times * max(LOOK_EVERY, took))
+        self._look_from = self._look_by = time.monotonic() + pause
+        for stream in self._streams:
+            if stream.front == BEGINNING:
+                stream.front = (dt.datetime.now(dt.UTC) - NO_FLOOR, 0)
+        self._to_the_front()
+
+    def _to_the_front(self) -> None:
+        """The floors that a look has moved back."""
+        for stream in self._streams:
+            if stream.floor[0] < stream.front[0]:
+                stream.floor = stream.front
+
+    async def _take_above(self, rows: list[Row], limit: int, worker: int) -> None:
+        """From the floors."""
+        try:
+            await self._take(rows, self._streams, limit, worker, floors=True)
+        except Exception:
+            if self._look_failures:  # then it was not for the look's sake that the look failed
+                self._look_failures = 0
+                self._look_from = self._look_by = 0.0
+            raise
+        self._note_taken(rows)
+
+    def _note_taken(self, rows: list[Row]) -> None:
+        taken = {(row.queue, row.kind, row.priority) for row in rows}
+        for stream in self._streams:
+            if (stream.queue, stream.kind, stream.priority) in taken:
+                stream.quiet = 0
 
     async def _take(
         self, rows: list[Row], streams: list[Stream], limit: int, worker: int, *, floors: bool
@@ -295,6 +383,8 @@ class Claimer:
             found = last.get((stream.queue, stream.kind, stream.priority))
             if found is not None:
                 stream.floor = (found.due_at, found.key)
+                if stream.front[0] <= found.due_at:
+                    stream.front = stream.floor
 
 
 class Claimers:
@@ -319,6 +409,11 @@ class Claimers:
                         raise
                     break  # what the others gave must not be forgotten
         return rows
+
+    def hurry(self) -> None:
+        """Somebody waits until nothing is due."""
+        for claimer in self._claimers:
+            claimer.hurries = True
 
     def rest(self, source: str, seconds: float) -> None:
         """Its results cannot be written: no more of it for a while."""

@@ -166,6 +166,11 @@ class Loop:
             self._alarm.cancel()
         self._alarm = loop.call_later(seconds + 0.002, self.heard)
 
+    def wait_for_empty(self) -> None:
+        """Somebody waits for `empty`."""
+        self.until_empty = True
+        self._claimer.hurry()
+
     def ask_again(self) -> None:
         """Forgets that nothing was due: what was settled since may be due again."""
         self.empty.clear()

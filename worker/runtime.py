@@ -177,7 +177,7 @@ class Worker:
         await self._start(server)
         if drain is not None:  # before the first claim
             self._loop.row_budget = drain.max_rows
-            self._loop.until_empty = True
+            self._loop.wait_for_empty()
         services = [asyncio.create_task(s.run(), name=s.name) for s in self._services()]
         if drain is not None:
             services.append(asyncio.create_task(self._watch_budget(drain), name="budget"))

@@ -26,7 +26,9 @@ class Stream:
     """The rows of one queue, kind and priority, which are taken in the order of (due_at, id).
 
     floor: (due_at, id) of the last row taken from it.
+    front: the floor that was due last, of all so far.
     next_due: when its next row falls due, as far as is known, on time.monotonic()'s clock.
+    quiet: how many looks in a row have taken nothing from it, nor any claim between them.
     fair: how its tenants take turns, if they do.
     """
 
@@ -36,6 +38,8 @@ class Stream:
     floor: tuple[dt.datetime, int] = BEGINNING
     next_due: float | None = None
     fair: Fair | None = None
+    quiet: int = 0
+    front: tuple[dt.datetime, int] = BEGINNING
 
 
 @dataclass(slots=True, eq=False)
@@ -84,8 +88,9 @@ class Source(Protocol):
         gate governs, unless the caller holds its gates (gated); of one that a tenants' gate
         governs only rows without a tenant."""
 
-    async def streams(self, link: Link) -> list[Stream]:
-        """The streams that have live rows, highest priority first."""
+    async def streams(self, link: Link, known: Sequence[Stream] = ()) -> list[Stream]:
+        """The streams that have live rows, and those that are known, highest priority first. Does
+        not go into those that are known."""
 
     async def tenants(self, link: Link, stream: Stream, after: str | None) -> Listing:
         """The next tenants of a fair stream that have a due row, in their order; behind the last

@@ -56,8 +56,15 @@ class Jobs:
         )
         return _rows(records, worker)
 
-    async def streams(self, link: Link) -> list[Stream]:
-        records = await link.fetch(statement("claim/streams"), self._queues, self._kinds)
+    async def streams(self, link: Link, known: Sequence[Stream] = ()) -> list[Stream]:
+        records = await link.fetch(
+            statement("claim/streams"),
+            self._queues,
+            self._kinds,
+            [stream.queue for stream in known],
+            [stream.kind for stream in known],
+            [stream.priority for stream in known],
+        )
         now = time.monotonic()
         streams = [
             Stream(

@@ -100,7 +100,7 @@ class Rows:
         records.sort(key=lambda record: (record["rank"], record["due_at"]))
         return [self._row(record, worker) for record in records]
 
-    async def streams(self, link: Link) -> list[Stream]:
+    async def streams(self, link: Link, known: Sequence[Stream] = ()) -> list[Stream]:
         [record] = await link.fetch(self._next_due)
         next_in = record["next_in"]
         next_due = None if next_in is None else time.monotonic() + next_in
