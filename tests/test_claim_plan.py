@@ -517,6 +517,31 @@ def test_a_held_snapshot_and_its_dead_rows(pg: psycopg.Connection[Any], db_url: 
         pg.execute("rollback")
 
 
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_a_listing_of_streams_and_dead_rows(
+    pg: psycopg.Connection[Any], db_url: str, mode: str
+) -> None:
+    """It goes over none of a stream that is known, and of others over none that lie in front."""
+    fill(pg, count=20_000)
+    with psycopg.connect(db_url) as holder:
+        holder.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        holder.execute("select count(*) from worker.jobs")
+        pg.execute("delete from worker.jobs")
+        pg.execute("insert into worker.jobs (kind, priority) values ('work', -3), ('work', 4)")
+        pg.execute("vacuum worker.jobs")
+        as_a_worker(pg)
+        pg.execute(f"set plan_cache_mode = {mode}")
+        known = {"'{}', '{}', '{}'": "'{default}', '{work}', '{0}'"}
+        told = explain(pg, "streams", **known)
+        assert told["Actual Rows"] == 3, "one below, one above"
+        assert touched(told) < 50
+        assert touched(explain(pg, "streams")) > 500, "or this test shows nothing"
+        pg.execute("insert into worker.jobs (kind) values ('work')")
+        unknown = explain(pg, "streams")
+        assert unknown["Actual Rows"] == 3
+        assert touched(unknown) < 50
+
+
 def test_every_file_has_a_header() -> None:
     """What it does, what it takes, what it gives."""
     for policy in POLICIES:

@@ -135,7 +135,7 @@ class Claimer:
         if self.hurries:  # before those whom nobody waits for
             ration /= 2
         [(wait,)] = await self._link.fetch(
-            statement("claim/turn"), f"look {self._source.name}", ration, worker
+            statement("chores/turn"), f"look {self._source.name}", ration, worker
         )
         if wait > 0:
             self._look_from = self._look_by = time.monotonic() + wait
