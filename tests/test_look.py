@@ -20,7 +20,7 @@ from worker.link import LinkDown
 from worker.row import Row
 
 DEAD = 200_000
-TIMEOUT = 0.03  # seconds: a claim above the floor takes one or two ms, a look that fails 60
+TIMEOUT = "25ms"  # a claim above the floor takes one or two, a look over all that is dead 60
 
 
 @pytest.fixture
@@ -68,8 +68,13 @@ class Impatient:
         return keys
 
     async def hurry(self) -> None:
+        """From now on."""
         await self.claiming.link.close()
-        self.claiming.link._timeout = TIMEOUT
+        self.claiming.link._on_connect = _impatient
+
+
+async def _impatient(connection: asyncpg.Connection) -> None:
+    await connection.execute(f"set statement_timeout = '{TIMEOUT}'")
 
 
 @pytest.mark.usefixtures("graveyard")
@@ -100,6 +105,23 @@ async def test_a_worker_whose_first_look_fails_takes_what_falls_due(
     keys = await due(apg, 0, 3)
     assert await one.steps(10) == keys
     assert one.failed
+    await claiming.link.close()
+
+
+@pytest.mark.usefixtures("graveyard")
+async def test_a_floor_above_which_much_is_dead_is_given_up(
+    db_url: str, me: int, apg: asyncpg.Connection
+) -> None:
+    """Others took all that, while this one was busy."""
+    claiming = Claiming(db_url, me)
+    [first] = await due(apg, 2 * 86_400)
+    assert await claiming.take(1) == [first]
+    one = Impatient(claiming)
+    await one.hurry()
+    keys = await due(apg, 0, 3)
+    claiming.claimer._look_from = claiming.claimer._look_by = 0.0
+    assert await one.steps(10) == keys
+    assert one.failed == 3, "a look, and two claims from that floor"
     await claiming.link.close()
 
 

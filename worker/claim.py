@@ -10,7 +10,7 @@ seconds the next comes no sooner than 10 d later, and no later than a second if 
 A look that takes long is *dear*, and the ration is one for all workers together: whose last look
 was dear asks for the fleet's turn, and claims from the floors as long as it is not given. A look
 that fails, say because it takes longer than a statement may, is put off too, each time for longer;
-a worker that has no floors yet then begins with what fell due a minute ago.
+a worker without floors that help then begins with what fell due two minutes ago.
 
 Streams whose tenants take turns are claimed in two parts: tenant by tenant, and, a tenth of the
 rows and whatever the first part leaves of the room, in the order of due times as any other stream.
@@ -47,7 +47,7 @@ LOOK_FAILED_PAUSE_MOST = 60.0
 DEAR = 0.05  # seconds: a look that takes longer, or a listing
 KNOWN_FOR = 5  # looks that take nothing from a stream, until it has to be found anew
 KNOWN_MOST = 50  # streams that a listing passes by
-NO_FLOOR = dt.timedelta(minutes=1)  # how far back a worker begins whose first look failed
+NO_FLOOR = dt.timedelta(minutes=2)  # how far back a worker begins that has none: more than a pause
 FAILED_PAUSE_MOST = 30.0
 
 
@@ -70,6 +70,7 @@ class Claimer:
         self._look_by = 0.0  # a look is owed from this moment on
         self._look_took = self._listing_took = 0.0  # seconds, the last time
         self._look_failures = 0
+        self._late = 0  # claims from the floors in a row that took longer than they may
         self.hurries = False  # somebody waits for a look that finds nothing
         self.unsure = False  # a claim's answer never came: some row may be ours unknown to us
         self.looked = False  # the last step went over everything that was due
@@ -152,7 +153,7 @@ class Claimer:
             raise  # the source rests
         except Exception as error:
             self._put_look_off(time.monotonic() - started)
-            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+            if _took_too_long(error):
                 self.unsure = False  # the server says that it did not carry it out
             raise
         if len(rows) < limit:  # that was all: nothing else lies behind the floors
@@ -185,9 +186,15 @@ class Claimer:
         times = 2 ** min(self._look_failures, 10) if self._streams else 2
         pause = min(LOOK_FAILED_PAUSE_MOST, times * max(LOOK_EVERY, took))
         self._look_from = self._look_by = time.monotonic() + pause
-        for stream in self._streams:
-            if stream.front == BEGINNING:
-                stream.front = (dt.datetime.now(dt.UTC) - NO_FLOOR, 0)
+        self._begin_late([stream for stream in self._streams if stream.front == BEGINNING])
+
+    def _begin_late(self, streams: list[Stream]) -> None:
+        """Whose floors are of no use: what has just fallen due is taken, older rows wait for a
+        look that succeeds, or for another worker."""
+        start = dt.datetime.now(dt.UTC) - NO_FLOOR
+        for stream in streams:
+            if stream.front[0] < start:
+                stream.front = (start, 0)
         self._to_the_front()
 
     def _to_the_front(self) -> None:
@@ -200,11 +207,18 @@ class Claimer:
         """From the floors."""
         try:
             await self._take(rows, self._streams, limit, worker, floors=True)
-        except Exception:
-            if self._look_failures:  # then it was not for the look's sake that the look failed
-                self._look_failures = 0
-                self._look_from = self._look_by = 0.0
+        except Exception as error:
+            if not _took_too_long(error):
+                if self._look_failures:  # then it was not for the look's sake that the look failed
+                    self._look_failures = 0
+                    self._look_from = self._look_by = 0.0
+                raise
+            self.unsure = False
+            self._late += 1
+            if self._late > 1 and self._look_failures:  # much is dead above these floors too
+                self._begin_late(self._streams)
             raise
+        self._late = 0
         self._note_taken(rows)
 
     def _note_taken(self, rows: list[Row]) -> None:
@@ -385,6 +399,11 @@ class Claimer:
                 stream.floor = (found.due_at, found.key)
                 if stream.front[0] <= found.due_at:
                     stream.front = stream.floor
+
+
+def _took_too_long(error: Exception) -> bool:
+    """Whether the server gave up a statement, and so has not carried it out."""
+    return isinstance(error.__cause__, asyncpg.QueryCanceledError)
 
 
 class Claimers:
