@@ -173,6 +173,7 @@ def dear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.claim, "DEAR", -1.0)
     monkeypatch.setattr(worker.claim, "LOOK_SHARE", 1e12)
     monkeypatch.setattr(worker.claim, "LOOK_PAUSE_MOST", HOUR)
+    monkeypatch.setattr(worker.claim, "LOOK_RARELY", HOUR)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ UNFAIR = Fair(100)  # where tenants take turns only because each has limits of i
 MORE_TENANTS = (1, 4, 16)  # times as many as should do, as long as none of them brings a row
 LOOK_SHARE = 10  # a look may take one part in this many of a worker's time
 LOOK_PAUSE_MOST = 5.0
-LOOK_FAILED_PAUSE_MOST = 60.0
+LOOK_RARELY = 60.0  # the longest pause between two dear looks of a fleet, or two that fail
 DEAR = 0.05  # seconds: a look that takes longer, or a listing
 KNOWN_FOR = 5  # looks that take nothing from a stream, until it has to be found anew
 KNOWN_MOST = 50  # streams that a listing passes by
@@ -132,14 +132,14 @@ class Claimer:
         least which streams there are."""
         if self._look_took < DEAR:
             return True
-        ration = self._look_took + min(LOOK_PAUSE_MOST, LOOK_SHARE * self._look_took)
+        ration = min(LOOK_RARELY, (1 + LOOK_SHARE) * self._look_took)  # it counts from its begin
         if self.hurries:  # before those whom nobody waits for
             ration /= 2
         [(wait,)] = await self._link.fetch(
             statement("chores/turn"), f"look {self._source.name}", ration, worker
         )
         if wait > 0:
-            self._look_from = self._look_by = time.monotonic() + wait
+            self._look_from = self._look_by = time.monotonic() + min(LOOK_PAUSE_MOST, wait)
             if self._listing_took < DEAR:
                 await self._list()
         return not wait
@@ -148,6 +148,8 @@ class Claimer:
         started = time.monotonic()
         try:
             await self._list()
+            for stream in self._streams:
+                stream.quiet += 1
             await self._take(rows, self._streams, limit, worker, floors=False)
         except Blocked:
             raise  # the source rests
@@ -158,9 +160,6 @@ class Claimer:
             raise
         if len(rows) < limit:  # that was all: nothing else lies behind the floors
             self._to_the_front()
-        for stream in self._streams:
-            stream.quiet += 1
-        self._note_taken(rows)
         ended = time.monotonic()
         self._look_failures = 0
         self._look_took = ended - started
@@ -170,7 +169,7 @@ class Claimer:
     async def _list(self) -> None:
         """The streams anew; those that are known keep their floors."""
         started = time.monotonic()
-        known = [stream for stream in self._streams if stream.quiet < KNOWN_FOR]
+        known = [s for s in self._streams if s.quiet < KNOWN_FOR or self._look_failures]
         before = {(s.queue, s.kind, s.priority): s for s in self._streams}
         self._streams = await self._source.streams(self._link, known[:KNOWN_MOST])
         for stream in self._streams:
@@ -184,7 +183,7 @@ class Claimer:
         self._look_failures += 1
         self._look_took = took
         times = 2 ** min(self._look_failures, 10) if self._streams else 2
-        pause = min(LOOK_FAILED_PAUSE_MOST, times * max(LOOK_EVERY, took))
+        pause = min(LOOK_RARELY, times * max(LOOK_EVERY, took))
         self._look_from = self._look_by = time.monotonic() + pause
         self._begin_late([stream for stream in self._streams if stream.front == BEGINNING])
 
@@ -219,13 +218,6 @@ class Claimer:
                 self._begin_late(self._streams)
             raise
         self._late = 0
-        self._note_taken(rows)
-
-    def _note_taken(self, rows: list[Row]) -> None:
-        taken = {(row.queue, row.kind, row.priority) for row in rows}
-        for stream in self._streams:
-            if (stream.queue, stream.kind, stream.priority) in taken:
-                stream.quiet = 0
 
     async def _take(
         self, rows: list[Row], streams: list[Stream], limit: int, worker: int, *, floors: bool
@@ -283,6 +275,8 @@ class Claimer:
             self.unsure = True
             taken = await self._source.claim_tenants(self._link, stream, asked, most, room, worker)
             self.unsure = False
+            if taken:
+                stream.quiet = 0
             rows += taken
             turns.served(asked, most, [row.tenant for row in taken], full=len(taken) == room)
         turns.took(time.monotonic() - started, self._plain_took)
@@ -337,7 +331,9 @@ class Claimer:
                     )
                 passage.admit([*taken, *plain])
         self.unsure = False
-        rows += passage.rows if passage is not None else []
+        if passage is not None and passage.rows:
+            stream.quiet = 0
+            rows += passage.rows
         self._move_floors([stream], plain, floors=floors)
 
     async def _take_turns(
@@ -396,6 +392,7 @@ class Claimer:
         for stream in streams:
             found = last.get((stream.queue, stream.kind, stream.priority))
             if found is not None:
+                stream.quiet = 0
                 stream.floor = (found.due_at, found.key)
                 if stream.front[0] <= found.due_at:
                     stream.front = stream.floor
