@@ -109,6 +109,26 @@ async def test_a_worker_whose_first_look_fails_takes_what_falls_due(
 
 
 @pytest.mark.usefixtures("graveyard")
+async def test_a_worker_that_never_has_the_turn_learns_of_streams(
+    db_url: str, me: int, apg: asyncpg.Connection
+) -> None:
+    """Its first look, even the listing, failed while all was dead; another has the turn."""
+    claiming = Claiming(db_url, me)
+    one = Impatient(claiming)
+    await one.hurry()
+    claiming.claimer._look_took = 60.0
+    await apg.execute("insert into worker.chores (name, last_run_at) values ('look jobs', now())")
+    assert await one.steps(1) == []
+    assert one.failed == 1
+    keys = await due(apg, 0, 3)
+    claiming.claimer._look_failures, claiming.claimer._listing_took = 1, 60.0
+    claiming.claimer._look_from = claiming.claimer._look_by = 0.0
+    assert await one.steps(1) == keys
+    assert one.failed == 1
+    await claiming.link.close()
+
+
+@pytest.mark.usefixtures("graveyard")
 async def test_a_floor_above_which_much_is_dead_is_given_up(
     db_url: str, me: int, apg: asyncpg.Connection
 ) -> None:

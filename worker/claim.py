@@ -140,7 +140,7 @@ class Claimer:
         )
         if wait > 0:
             self._look_from = self._look_by = time.monotonic() + min(LOOK_PAUSE_MOST, wait)
-            if self._listing_took < DEAR:
+            if self._listing_took < DEAR or not self._streams:
                 await self._list()
         return not wait
 
@@ -171,11 +171,15 @@ class Claimer:
         started = time.monotonic()
         known = [s for s in self._streams if s.quiet < KNOWN_FOR or self._look_failures]
         before = {(s.queue, s.kind, s.priority): s for s in self._streams}
-        self._streams = await self._source.streams(self._link, known[:KNOWN_MOST])
+        try:
+            self._streams = await self._source.streams(self._link, known[:KNOWN_MOST])
+        finally:
+            self._listing_took = time.monotonic() - started
         for stream in self._streams:
             if was := before.get((stream.queue, stream.kind, stream.priority)):
                 stream.floor, stream.front, stream.quiet = was.floor, was.front, was.quiet
-        self._listing_took = time.monotonic() - started
+        if self._look_failures:
+            self._begin_late(self._without_floor())
 
     def _put_look_off(self, took: float) -> None:
         """It failed: claims from the floors go on meanwhile. Who knows no streams has nothing to
@@ -185,7 +189,10 @@ class Claimer:
         times = 2 ** min(self._look_failures, 10) if self._streams else 2
         pause = min(LOOK_RARELY, times * max(LOOK_EVERY, took))
         self._look_from = self._look_by = time.monotonic() + pause
-        self._begin_late([stream for stream in self._streams if stream.front == BEGINNING])
+        self._begin_late(self._without_floor())
+
+    def _without_floor(self) -> list[Stream]:
+        return [stream for stream in self._streams if stream.front == BEGINNING]
 
     def _begin_late(self, streams: list[Stream]) -> None:
         """Whose floors are of no use: what has just fallen due is taken, older rows wait for a
