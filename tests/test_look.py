@@ -306,10 +306,14 @@ async def test_a_stream_is_forgotten_when_nothing_comes_from_it(
     await due(apg, 1)
     rows: list[Row] = await claiming.rows()
     await done(apg, rows)
-    for _ in range(worker.claim.KNOWN_FOR - 1):
+    for _ in range(2):
+        await claiming.look()
+    claiming.no_look()
+    await due(apg, 0)
+    await done(apg, await claiming.rows())
+    for _ in range(worker.claim.KNOWN_FOR):
         await claiming.look()
         assert claiming.claimer._streams
-    await claiming.look()
     await claiming.look()
     assert not claiming.claimer._streams
     await claiming.link.close()
