@@ -14,6 +14,9 @@ VERSIONED ?= $(addprefix tests/test_, $(addsuffix .py, migrate fence claim_plan 
   enqueue rows_fence rows_plan rows_keys tables_add))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where this is set (some images do), each of the hundreds of processes that tests start would
+# compile every module anew: a second of CPU each.
+unexport PYTHONDONTWRITEBYTECODE
 # One that was killed is not started again: the run would wait for it for ever.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -q
 
