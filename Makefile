@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# Tests start real servers and processes: two at a time suit a small machine.
-JOBS   ?= 2
+# Tests start real servers and processes, and wait for them: three at a time keep two cores busy.
+JOBS   ?= 3
 # More arguments for pytest: make test ARGS="-k claim -x"
 ARGS   ?=
 # Of Postgres, for `make versions`; `make test` takes the machine's own.
@@ -17,8 +17,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Where this is set (some images do), each of the hundreds of processes that tests start would
 # compile every module anew: a second of CPU each.
 unexport PYTHONDONTWRITEBYTECODE
-# One that was killed is not started again: the run would wait for it for ever.
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -q
+# One that was killed is not started again: the run would wait for it for ever. Files go out in the
+# order that tests/conftest.py puts them in, the longest first.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -q
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format schema lock bench chaos versions clean
