@@ -11,7 +11,7 @@ ARGS   ?=
 VERSIONS ?= 16 18
 # What those run: each statement, its plan and the fence. All of it: `make versions VERSIONED=tests`.
 VERSIONED ?= $(addprefix tests/test_, $(addsuffix .py, migrate fence claim_plan fair gates ticker audit \
-  enqueue rows_fence rows_plan rows_keys tables_add))
+  enqueue rows_fence rows_plan tables_add))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Where this is set (some images do), each of the hundreds of processes that tests start would
