@@ -226,7 +226,7 @@ async def test_every_slot_can_be_abandoned_many_times(
     assert len({settled.row.key for settled in one.seen.of(RowSettled)}) == 24
     # On a busy machine the time of some is up before their thread has begun.
     assert 8 < len(ran) == len(set(ran)), "a slot that was abandoned is used again"
-    assert len(one.seen.of(RowAbandoned)) == 24
+    assert 8 < len(one.seen.of(RowAbandoned)) <= 24
 
 
 @pytest.mark.parametrize("kind", ["cooperates", "swallows", "sleeps in C", "spins"])
