@@ -35,26 +35,25 @@ PROCESSES = re.compile(r"worker (run|drain|db psql|status --watch)|.*\|")
 
 @pytest.mark.process
 def test_every_command_runs(
-    tmp_path: Path,
+    here: Path,
     db_url: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In the order of the page, in one directory and on one database."""
-    bin = tmp_path / "bin"
+    bin = here / "bin"
     bin.mkdir()
     program = bin / "worker"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m worker "$@"\n')
     program.chmod(0o755)
     env = environment({"DATABASE_URL": db_url, "PATH": f"{bin}:{os.environ['PATH']}"})
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert len(COMMANDS) > 30
     with mock.patch.dict(os.environ, env, clear=True):
         for command in COMMANDS:
             expected = re.search(r"# exits with (\d+)", command)
             if PROCESSES.match(command):
-                code, said = _run(command, tmp_path)
+                code, said = _run(command, here)
             else:
                 code = invoke(shlex.split(command, comments=True)[1:])
                 said = "".join(capsys.readouterr())
