@@ -11,11 +11,15 @@ ARGS   ?=
 VERSIONS ?= 16 18
 # What those run: each statement, its plan and the fence. All of it: `make versions VERSIONED=tests`.
 VERSIONED ?= $(addprefix tests/test_, $(addsuffix .py, migrate fence claim_plan fair gates ticker audit \
-  enqueue rows_fence rows_plan rows_keys tables_add))
+  enqueue rows_fence rows_plan tables_add))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# One that was killed is not started again: the run would wait for it for ever.
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -q
+# Where this is set (some images do), each of the hundreds of processes that tests start would
+# compile every module anew: a second of CPU each.
+unexport PYTHONDONTWRITEBYTECODE
+# One that was killed is not started again: the run would wait for it for ever. Files go out in the
+# order that tests/conftest.py puts them in, the longest first.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -q
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format schema lock bench plot chaos versions clean

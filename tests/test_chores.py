@@ -327,7 +327,8 @@ async def test_settling_goes_on_without_todays_partition(
     async with running(app, db_url) as one:
         await until(lambda: apg.fetchval("select count(*) = 1 from worker.jobs_finished"))
         # Its own chore makes the partition again, beside the settles.
-        await until(lambda: apg.fetchval(f"select to_regclass('worker.{name_of(0)}') is not null"))
+        made = f"select to_regclass('worker.{name_of(0)}') is not null"
+        await until(lambda: apg.fetchval(made), within=60)
         assert not one.seen.of(ServiceFailed)
     assert (await job(apg, key))["state"] == "done"
 

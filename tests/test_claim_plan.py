@@ -275,7 +275,15 @@ def test_a_plan_that_was_made_while_the_table_was_empty(
 
 
 def test_such_a_plan_is_bad_without_the_workers_settings(empty: psycopg.Connection[Any]) -> None:
-    plan = grown(empty)
+    for _ in range(5):
+        plan = grown(empty)
+        if faults(plan):
+            break
+        # What other tests create and drop meanwhile can be so much that a session misses some of
+        # it; then it forgets all its plans, and makes a good one.
+        empty.execute("deallocate claim")
+        empty.execute("truncate worker.jobs")
+        fill(empty, count=0)
     assert faults(plan)
     assert touched(plan) > 2000
 

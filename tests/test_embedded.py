@@ -26,6 +26,8 @@ from worker.embedded.keeper import command_of
 from worker.embedded.postmaster import answers, is_kept, pid_of
 from worker.errors import EmbeddedPostgresError
 
+pytestmark = pytest.mark.process
+
 ROOT = os.geteuid() == 0
 ACCOUNTS = ["root", "nobody"] if ROOT else [pwd.getpwuid(os.geteuid()).pw_name]
 

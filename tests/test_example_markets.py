@@ -1,4 +1,4 @@
-"""The example `markets`, on a clock of its own: 1 s of the scenario takes 20 ms here."""
+"""The example `markets`, on a clock of its own: 1 s of the scenario takes 30 ms here."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from examples.markets.scenes import Hang, Kill, Speed
 from tests.cli import REPOSITORY, environment, run
 from tests.told import number, tables
 
-SCALE = 0.02
-SLACK = 2.0  # real seconds, for a busy machine
+SCALE = 0.03
+SLACK = 4.5  # real seconds, for a busy machine: a market's timeout and its retry
 THREAD_GRACE = 1.5  # real seconds that a blocked thread is given to end
 
 
@@ -38,16 +38,16 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
     told = ended.stdout
     assert ended.returncode == 0, told + ended.stderr
     assert told.splitlines()[-1] == "all of it was true"
-    assert "scale: 1 s -> 20 ms" in told
+    assert "scale: 1 s -> 30 ms" in told
 
     speeds, hangs = tables(told)
 
-    # As fast as the slots can be: never faster, and slower by what this machine takes.
+    # Never faster than the slots can be, and slower by what this machine takes.
     assert [(row["handler"], row["slots"]) for row in speeds] == [
         ("async def", "3"), ("def", "3"), ("async def", "20")
     ]  # fmt: skip
     for row in speeds:
-        assert 0 <= (number(row["here"]) - number(row["ideal"])) * SCALE <= SLACK, row
+        assert number(row["ideal"]) <= number(row["here"]) < number(row["one by one"]), row
         assert int(row["in use at most"]) <= int(row["open at most"]) <= int(row["pool"]), row
         assert int(row["/healthz says"]) <= int(row["pool"]), row
         assert number(row["pool use"]) < 50, row

@@ -38,6 +38,7 @@ SHORT = Size(
     messages=40,
     replicas=(2,),
     limit=20,
+    margin=3,
     seconds=2.0,
 )
 

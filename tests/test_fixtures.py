@@ -16,6 +16,8 @@ from tests.facts import eventually
 from tests.postgres import Cluster, NoPostgres, local_binaries, with_database
 from worker.embedded.keeper import command_of
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parent.parent
 
 

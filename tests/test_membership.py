@@ -272,11 +272,13 @@ async def test_a_frozen_backend_of_the_heartbeat_does_not_cost_the_lease(
 async def test_two_workers_share_the_rows(db_url: str, apg: asyncpg.Connection) -> None:
     app = App()
     ran: list[int] = []
+    workers: set[int] = set()
 
     @app.handler
     async def work(context: Context) -> None:
         ran.append(context.id)
-        await asyncio.sleep(0.005)
+        workers.add(context.row.owner)
+        await until(lambda: len(workers) == 2)  # neither may have done it all by itself
 
     one, other = Running(app, db_url), Running(app, db_url)
     await one.start()
@@ -286,7 +288,8 @@ async def test_two_workers_share_the_rows(db_url: str, apg: asyncpg.Connection) 
     reports = [await one.stop(), await other.stop()]
     assert sorted(ran) == sorted(keys)
     assert sum(report.settled for report in reports) == 200
-    assert len({event.row.owner for event in one.seen.of(RowStarted)}) == 1
+    assert {event.row.owner for event in one.seen.of(RowStarted)} == {one.id}
+    assert workers == {one.id, other.id}
 
 
 @pytest.mark.parametrize("crashes", [0, 1, 2])

@@ -60,10 +60,24 @@ async def test_a_rate_is_kept_and_a_drain_waits_for_it(
     await make_donations(apg, 40)
     counted = Counted(0.0)
     counted.app.limit(queue="donations", rate=40, burst=4)
+    began = time.monotonic()
     await drained(counted.app, db_url)
+    assert time.monotonic() - began < 20, "it ends when nothing is due, not when its time is up"
     assert len(counted.at) == 40
     for i, first in enumerate(counted.at):
         assert sum(1 for at in counted.at[i:] if at < first + 1) <= 44
+
+
+async def test_a_drain_ends_under_a_limit_that_nobody_waits_for(
+    apg: asyncpg.Connection, db_url: str
+) -> None:
+    await make_donations(apg, 10)
+    counted = Counted()
+    counted.app.limit(kind="donations", concurrency=2)
+    began = time.monotonic()
+    await drained(counted.app, db_url)
+    assert time.monotonic() - began < 20, "it ends when nothing is due, not when its time is up"
+    assert (len(counted.at), counted.most["all"]) == (10, 2)
 
 
 @pytest.mark.parametrize("per_tenant", [None, 5])

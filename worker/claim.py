@@ -326,6 +326,7 @@ class Claimer:
         async with self._gates.passage(stream, waiting, worker) as passage:
             if passage is not None:
                 room = passage.room(limit - len(rows))
+                stops = passage.admission.take_stops()
                 taken: list[Row] = []
                 if turns is not None:
                     most_rows = turns.share(room)
@@ -336,6 +337,8 @@ class Claimer:
                     plain = await self._source.claim(
                         passage.connection, [stream], floors, room - len(taken), worker, gated=True
                     )
+                if len(taken) + len(plain) >= room:  # else nothing was there to be held back
+                    passage.admission.put_back(stops)
                 passage.admit([*taken, *plain])
         self.unsure = False
         if passage is not None and passage.rows:

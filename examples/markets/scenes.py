@@ -92,7 +92,7 @@ class Scenes:
         durations = [seconds(market) for market in range(1, MARKETS + 1)]
         least = ideal(durations, slots)
         with PoolWatch(self._url, pool, self._health) as watch:
-            runs = self._ended(due, MARKETS, least)
+            runs = self._ended(due, MARKETS, least, markets=MARKETS, outcomes=("done",))
         self._crew.stop(worker)
         counts = self._markets.predictions().values()
         return Speed(
@@ -112,11 +112,11 @@ class Scenes:
         durations = [seconds(market) for market in range(1, MARKETS + 1)]
         durations[hangs - 1] = TIMEOUT
         with PoolWatch(self._url, pool, self._health) as watch:
-            runs = self._ended(due, MARKETS, ideal(durations, slots))
+            runs = self._ended(due, MARKETS, ideal(durations, slots), markets=MARKETS)
         self._crew.stop(worker)
         self._crew.faults({})
         others = [run for run in runs if run.market != hangs]
-        [hung] = [run for run in runs if run.market == hangs]
+        hung = next(run for run in runs if run.market == hangs)  # its retry may have ended as well
         ended = ends(durations, slots)
         return Hang(
             hung.seconds - self._clock.real(TIMEOUT),
@@ -152,11 +152,20 @@ class Scenes:
         again = self._markets.predictions()[1]
         return Kill(before, after, again, [run.outcome for run in runs], claimed, pool)
 
-    def _ended(self, due: dt.datetime, wanted: int, expected: float) -> list[Run]:
-        """The runs since `due`, once they are so many."""
+    def _ended(
+        self,
+        due: dt.datetime,
+        wanted: int,
+        expected: float,
+        markets: int = 1,
+        outcomes: Sequence[str] = (),
+    ) -> list[Run]:
+        """The runs since `due`, once they are so many, and so many markets have had one with one of
+        the outcomes (any, unless some are named)."""
 
         def found() -> list[Run] | None:
             runs = self._markets.runs(due)
-            return runs if len(runs) >= wanted else None
+            seen = {run.market for run in runs if not outcomes or run.outcome in outcomes}
+            return runs if len(runs) >= wanted and len(seen) >= markets else None
 
         return self._crew.until(found, self._clock.real(expected))

@@ -34,7 +34,7 @@ STARTING = 15  # when the worker begins and ends
 class Size:
     """How long it takes. idle, seconds: real ones. counts: messages that fall due at once. fleet,
     messages: of the throttle, for each of two providers. replicas, limit: of the provider's limit,
-    calls a second."""
+    calls a second; margin: how many less the fleet is told, as a busy machine brings some late."""
 
     idle: float = 3.0
     counts: Sequence[int] = (1, 5, 30, 50)
@@ -44,6 +44,7 @@ class Size:
     messages: int = 100
     replicas: Sequence[int] = (1, 3, 6)
     limit: int = 30
+    margin: int = 0
     seconds: float = 8.0
 
 
@@ -64,7 +65,8 @@ def play(stage: Stage, size: Size | None = None, used: float = USED) -> bool:
         problems += show_steps([scenes.step(*step) for step in size.steps])
         problems += show_throttle(scenes.throttle(size.fleet, size.messages))
         problems += show_rates(
-            [scenes.rate(replicas, size.limit, size.seconds) for replicas in size.replicas], used
+            [scenes.rate(count, size.limit, size.margin, size.seconds) for count in size.replicas],
+            used,
         )
         if double := found.double_starts():
             problems.append(f"{double} rows were in two hands at once")

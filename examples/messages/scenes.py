@@ -227,12 +227,13 @@ class Scenes:
             most,
         )
 
-    def rate(self, replicas: int, limit: int, seconds: float) -> Rate:
-        """More is due than a provider takes. seconds: real ones, from the first call on."""
+    def rate(self, replicas: int, limit: int, margin: int, seconds: float) -> Rate:
+        """More is due than a provider takes. margin: how much less the fleet is told. seconds: real
+        ones, from the first call on."""
         self._forget()
         self._put("/limits", {"north": limit})
         slots = ("--concurrency", "24")
-        self.workers(replicas, *slots, MESSAGES_LIMITS=f"north={limit}")
+        self.workers(replicas, *slots, MESSAGES_LIMITS=f"north={limit - margin}")
         self._table.seed({"north": round(limit * (seconds + 3))}, 0)
         most = self._crew.until(lambda: self._counts().get("north", {}).get("at") and 1)
         ends = time.monotonic() + seconds + 0.2

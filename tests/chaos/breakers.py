@@ -55,7 +55,7 @@ def run(place: Place, size: Size) -> Figures:
         scene.fleet.stop_all()
         bad = [call for call in calls if call.status == 500]
         late = [call for call in bad if call.began > at]
-        trials = _trials(late)
+        trials = _trials(late, at)
         figures.add("failures before it opened", len(bad) - len(late))
         figures.add(
             "silent after, s",
@@ -74,7 +74,7 @@ def run(place: Place, size: Size) -> Figures:
     return figures
 
 
-def _trials(late: list[Call]) -> list[list[Call]]:
+def _trials(late: list[Call], opened: float) -> list[list[Call]]:
     """The calls that came once those under way had ended, by the pause between them."""
     groups: list[list[Call]] = []
     for call in sorted(late, key=lambda call: call.began):
@@ -82,4 +82,4 @@ def _trials(late: list[Call]) -> list[list[Call]]:
             groups[-1].append(call)
         else:
             groups.append([call])
-    return [group for group in groups if group[0].began - late[0].began > PAUSE / 2]
+    return [group for group in groups if group[0].began - opened > PAUSE / 2]

@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from tests.chaos import broken, ledger
 from tests.chaos.history import events
+
+T = TypeVar("T")
 
 WORKER = Path(sys.executable).with_name("worker")
 ORDERLY = (0, 9)  # exit codes of a worker that stopped by itself
@@ -202,12 +205,14 @@ class Fleet:
             if event["event"] == name and (process is None or event["pid"] == process.pid)
         ]
 
-    def until(self, fact: Callable[[], object], within: float = 60.0) -> None:
-        """Waits for a fact. AssertionError with the workers' last words when it does not come."""
+    def until(self, fact: Callable[[], T], within: float = 60.0) -> T:
+        """The first true value of a fact. AssertionError with the workers' last words when there
+        is none."""
         deadline = time.monotonic() + within
-        while not fact():
+        while not (value := fact()):
             assert time.monotonic() < deadline, f"not within {within} s\n{self.last_words()}"
             time.sleep(0.05)
+        return value
 
     def last_words(self, lines: int = 15) -> str:
         def of(process: Process) -> Iterator[str]:

@@ -27,7 +27,7 @@ class Size:
 
 
 FULL = Size(workers=6, rows=2_000, most=3, kills=10, every=3.0, ms=30)
-SHORT = Size(workers=3, rows=150, most=3, kills=2, every=0.7, ms=20)
+SHORT = Size(workers=3, rows=300, most=3, kills=2, every=0.7, ms=20)
 
 
 def run(place: Place, size: Size) -> Figures:
@@ -45,8 +45,8 @@ def run(place: Place, size: Size) -> Figures:
         for number in range(size.kills):
             due = began + (number + 1) * size.every
             time.sleep(max(0.0, due - time.monotonic()))
-            scene.fleet.until(lambda: _at_work(scene))
-            scene.fleet.kill(random.choice(_at_work(scene)))
+            at_work = scene.fleet.until(lambda: _at_work(scene))
+            scene.fleet.kill(random.choice(at_work))
             scene.fleet.start()
         scene.fleet.until(scene.drained, 300)
         seconds = time.monotonic() - began

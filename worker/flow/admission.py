@@ -133,6 +133,16 @@ class Admission:
                 most = tokens
         return most
 
+    def take_stops(self) -> tuple[float | None, bool]:
+        """What was said of rows held back, and forgets it; for `put_back`, should it be so."""
+        stops = self.next_in, self.flows
+        self.next_in, self.flows = None, False
+        return stops
+
+    def put_back(self, stops: tuple[float | None, bool]) -> None:
+        seconds, flows = stops
+        self.stopped(seconds, flows=flows)
+
     def stopped(self, seconds: float | None, *, flows: bool = False) -> int:
         """Rows are held back, for so long; None for no known end. flows: others pass meanwhile."""
         self.flows |= flows
