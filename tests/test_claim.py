@@ -11,7 +11,8 @@ import pytest
 
 from tests.facts import until
 from tests.workers import put
-from worker.claim import LOOK_EVERY, Claimer, Claimers
+from worker.claim import LOOK_EVERY, Claimer
+from worker.claimers import Claimers
 from worker.events import Event, Events, RowsClaimed, SourceFailed
 from worker.link import HOT_PATH_PLANNER, Link, Outage
 from worker.row import Row

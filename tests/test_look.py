@@ -14,7 +14,7 @@ import worker.claim
 from tests.test_claim import Claiming, done, due
 from tests.workers import drained, put
 from worker import App
-from worker.claim import Claimers
+from worker.claimers import Claimers
 from worker.events import Events
 from worker.link import LinkDown
 from worker.row import Row

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from worker.adaptive import Pace
 from worker.batching import Batching
 from worker.buffer import Buffer
-from worker.claim import Claimers
+from worker.claimers import Claimers
 from worker.execute import Executor
 from worker.flow.gatekeeper import Gatekeeper
 from worker.row import Row

@@ -27,7 +27,8 @@ from worker import __version__, membership
 from worker.adaptive import Pace
 from worker.app import App
 from worker.chores import Chores, Retention
-from worker.claim import Claimer, Claimers
+from worker.claim import Claimer
+from worker.claimers import Claimers
 from worker.errors import DatabaseUnreachable, UsageError
 from worker.events import (
     Events,
