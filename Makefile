@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# Tests start real servers and processes: two at a time suit a small machine.
-JOBS   ?= 2
+# Tests start real servers and processes, and wait for them: three at a time keep two cores busy.
+JOBS   ?= 3
 # More arguments: make test ARGS="-k claim -x", make bench ARGS="drain --full"
 ARGS   ?=
 # Of Postgres, for `make versions`; `make test` takes the machine's own.

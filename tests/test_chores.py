@@ -333,6 +333,26 @@ async def test_settling_goes_on_without_todays_partition(
     assert (await job(apg, key))["state"] == "done"
 
 
+async def test_one_that_was_locked_out_is_tried_again_soon(
+    db_url: str, apg: asyncpg.Connection
+) -> None:
+    await apg.execute(f"drop table worker.{name_of(0)}, worker.{name_of(0, 'attempts')}")
+    app = App()
+    app.handler("work")(lambda: None)
+    other = await asyncpg.connect(db_url)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("lock table worker.jobs_finished_default in share mode")
+    async with running(app, db_url):
+        later = "select exists (select from worker.chores where name = 'tidy')"
+        await until(lambda: apg.fetchval(later))  # it has given up, and gone on to the others
+        made = f"select to_regclass('worker.{name_of(0)}') is not null"
+        assert not await apg.fetchval(made)
+        await transaction.rollback()
+        await until(lambda: apg.fetchval(made))
+    await other.close()
+
+
 async def test_retention_drops_whole_days(db_url: str, apg: asyncpg.Connection) -> None:
     replica = Replica(db_url, retention=Retention(3 * DAY, 5 * DAY, 1))
     for parent, key in (("jobs_finished", "finished_at"), ("attempts", "ended_at")):

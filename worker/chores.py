@@ -35,6 +35,8 @@ from worker.statements import statement
 # In a chore's transaction: it must not wait long for a lock, nor hold its own for ever.
 _BOUNDS = "set local lock_timeout = '2s'; set local statement_timeout = '60s'"
 
+FAILED_EVERY = 5.0  # seconds: somebody's lock was in the way, say
+
 # In a sweep: the rows that were found are written by their place, never by reading a whole table.
 _PROBES = "set local enable_hashjoin = off; set local enable_mergejoin = off"
 
@@ -106,8 +108,9 @@ class Chores:
         for chore in self._chores:
             now = time.monotonic()
             if now >= chore.next_try:
+                chore.next_try = now + min(chore.every, FAILED_EVERY)
+                await self._attempt(chore)  # where it fails that is when it is tried again
                 chore.next_try = now + chore.every * random.uniform(0.9, 1.0)
-                await self._attempt(chore)
         return max(0.05, min(c.next_try for c in self._chores) - time.monotonic())
 
     async def _attempt(self, chore: Chore) -> None:
