@@ -57,6 +57,7 @@ def seed(
         fill(connection, rows, kind)
         connection.execute("vacuum analyze worker.jobs")
         connection.execute("checkpoint")
+    os.sync()  # what the kernel writes later it would write while something is measured
 
 
 def fill(connection: psycopg.Connection, rows: int, kind: str = "noop") -> None:
