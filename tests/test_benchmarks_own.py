@@ -100,7 +100,7 @@ def test_processes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 def test_backlog(cluster: Cluster) -> None:
-    result = backlog.run(ROWS, 1, SLOTS, backlog=3 * ROWS)
+    result = backlog.run(ROWS, 1, SLOTS, backlog=3 * ROWS, rest=0.0)
     assert lengths(result, drain.PASSING) == {"no backlog": 1, "of 3,000 due": 1}
     assert server.left(cluster) == 2 * ROWS
 
