@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from tests.facts import eventually
+from tests.workers import InProcess
 from worker import App, Cancel, Context, PermanentError, Retry, RetryPolicy, Snooze
 from worker.carrier import send
 from worker.runtime import Worker
@@ -115,7 +116,7 @@ def work(url: str, kinds: Sequence[str], *, grace: float = 5.0, name: str = "ste
         settings = Settings(
             lease=LEASE, grace=grace, concurrency=4, poll_interval=0.05, worker_name=name
         )
-        worker = Worker(app_with(kinds), settings, DatabaseURL.parse(url))
+        worker = InProcess(app_with(kinds), settings, DatabaseURL.parse(url))
         running = asyncio.create_task(worker.run())
         left = (
             "select count(*) from worker.jobs "
