@@ -169,7 +169,7 @@ class Executor:
 
     async def _run(self, run: Run) -> None:
         try:
-            if run.row.crashes and (transition := spent(run.row, run.handler.retry)) is not None:
+            if (transition := spent(run.row, run.handler.retry)) is not None:
                 self._report(run, Settlement(run.row, transition, run.seconds))
                 return
             answer = await self._answer(run)

@@ -119,7 +119,7 @@ class Loop:
     async def _claim(self, worker: int) -> float:
         want = self._room()
         self._set_claim_at()
-        if not self.open or not self._worth_claiming(want):
+        if not self.open or want <= 0 or not self._worth_claiming():
             # Who waits for the end is not told when the last run has ended: nothing more was due.
             return AHEAD if self.until_empty else BUFFER_AGE_MOST
         self._dry = False
@@ -204,8 +204,7 @@ class Loop:
                 return
         if self._dry or self._asking or self.wake.is_set():
             return
-        idle = not self._buffer.queue and len(self.executor.running) < self._slots
-        if self._taken_up() <= self._claim_at or (idle and self._claim_at >= 0):
+        if self._worth_claiming():
             self.wake.set()
 
     def close(self) -> None:
@@ -262,14 +261,11 @@ class Loop:
         most = BUFFER_MOST / self._per_slot
         return int(min(most, self._slots * AHEAD / max(self._mean_run, 1e-6)))
 
-    def _worth_claiming(self, room: int) -> bool:
+    def _worth_claiming(self) -> bool:
         """A claim of one row costs nearly as much as one of a hundred: not before half of what is
         held ahead has gone, unless a slot stands empty."""
-        if room <= 0:
-            return False
-        if not self._buffer.queue and len(self.executor.running) < self._slots:
-            return True
-        return self._taken_up() <= self._claim_at
+        idle = not self._buffer.queue and len(self.executor.running) < self._slots
+        return self._taken_up() <= self._claim_at or (idle and self._claim_at >= 0)
 
     def _set_claim_at(self) -> None:
         ahead = self._ahead()
