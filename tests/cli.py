@@ -95,7 +95,8 @@ class Process:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """The JSON log lines of that event."""
-        found = (json.loads(line) for line in self.log.splitlines() if line.startswith("{"))
+        whole = self.log.split("\n")[:-1]  # the last may be half written
+        found = (json.loads(line) for line in whole if line.startswith("{"))
         return [line for line in found if line["event"] == event]
 
     def seen(self, event: str) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def read(path: Path) -> list[Run]:
     """Every run, in the order of their starts."""
     open_runs: dict[tuple[str, str, int, int], list[Run]] = {}
     runs: list[Run] = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    # The last line may be half written.
+    for line in path.read_text().split("\n")[:-1] if path.exists() else ():
         what, source, key, token, attempt, worker, pid, at, how = json.loads(line)
         runs_of = open_runs.setdefault((source, key, token, pid), [])
         if what == "start":
