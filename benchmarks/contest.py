@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import psycopg
 from rich.console import Console
 
-from benchmarks import pgbench, server
+from benchmarks import commits, pgbench, server
 from benchmarks.peers import environments, table
 from benchmarks.peers.contract import WARMING
 from tests.postgres import Cluster, with_database
 from worker import __version__
 
 ROOT = Path(__file__).parent.parent
-OURS, LIMIT = "ours", "pgbench, our SQL"
+OURS, LIMIT, COMMITS = "ours", "pgbench, our SQL", "two commits alone"
 IO_SLOTS, LATENCY_SLOTS = 100, 10
 RATE = 100  # rows a second, for latency
 WIDTH = 120
@@ -47,7 +47,7 @@ PEERS = {
     "procrastinate": Peer(4_000),
 }
 OUR_ROWS = 50_000
-IO_ROWS, SINGLE_ROWS, LATENCY_ROWS = 2_000, 1_000, 1_000
+IO_ROWS, SINGLE_ROWS, LATENCY_ROWS = 10_000, 1_000, 1_000
 
 Figures = dict[str, dict[str, dict[str, list[float]]]]  # scenario -> contestant -> figure
 
@@ -119,7 +119,7 @@ def drain(one: Contestant, cluster: Cluster, sizes: Sizes) -> dict[str, dict[str
 
 
 def io(one: Contestant, cluster: Cluster, sizes: Sizes) -> dict[str, dict[str, float]]:
-    rows = sizes.of(IO_ROWS)
+    rows = sizes.of(min(one.rows, IO_ROWS))
     one.run("seed", "wait", rows)
     return {"I/O-bound": _worked(one, cluster, "io", "wait", rows, IO_SLOTS)}
 
@@ -141,13 +141,12 @@ def latency(one: Contestant, _cluster: Cluster, sizes: Sizes) -> dict[str, dict[
             listened = one.ended(worker)
         finally:
             worker.kill()
-    waits = sorted(listened["waits"])
+    waits = listened["waits"]
     if len(waits) != rows:
         raise Failed(f"{len(waits)} of {rows} rows were started")
     return {
         "latency": {
-            "p50 ms": waits[rows // 2],
-            "p99 ms": waits[min(rows - 1, rows * 99 // 100)],
+            **_percentiles(waits),
             "latest row given, ms": produced["late"],
             "peak RSS MB": listened["rss_mb"],
         }
@@ -156,6 +155,11 @@ def latency(one: Contestant, _cluster: Cluster, sizes: Sizes) -> dict[str, dict[
 
 Scenario = Callable[[Contestant, Cluster, Sizes], dict[str, dict[str, float]]]
 SCENARIOS: dict[str, Scenario] = {"drain": drain, "io": io, "single": single, "latency": latency}
+
+
+def _percentiles(waits: Sequence[float]) -> dict[str, float]:
+    waits, count = sorted(waits), len(waits)
+    return {"p50 ms": waits[count // 2], "p99 ms": waits[min(count - 1, count * 99 // 100)]}
 
 
 def _worked(
@@ -225,6 +229,9 @@ def _contest(
             count = sizes.of(OUR_ROWS)
             server.seed(cluster, count)
             add(figures, LIMIT, {"drain": {"rows/s": pgbench.drain(cluster, count)}})
+        if scenario == "latency":
+            waits = commits.waits(cluster, sizes.of(LATENCY_ROWS), RATE)
+            add(figures, COMMITS, {"latency": _percentiles(waits)})
 
 
 def add(figures: Figures, name: str, found: dict[str, dict[str, float]]) -> None:
