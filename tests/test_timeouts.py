@@ -107,9 +107,17 @@ async def test_a_timeout_frees_the_slot(
     assert (one.report.settled, one.report.lost) == (2, 0)
 
 
-async def test_a_timed_out_row_is_tried_again(db_url: str, apg: asyncpg.Connection) -> None:
+@pytest.mark.parametrize(
+    "retry_if",
+    [tenacity.retry_if_exception_type(), tenacity.retry_if_exception_type((TimeoutError,))],
+)
+async def test_a_timed_out_row_is_tried_again(
+    db_url: str, apg: asyncpg.Connection, retry_if: tenacity.retry_base
+) -> None:
     app = App()
-    policy = RetryPolicy(wait=tenacity.wait_none(), stop=tenacity.stop_after_attempt(3))
+    policy = RetryPolicy(
+        wait=tenacity.wait_none(), stop=tenacity.stop_after_attempt(3), retry_if=retry_if
+    )
 
     @app.handler(timeout=0.1, retry=policy)
     async def slow(context: Context) -> int:

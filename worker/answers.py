@@ -31,8 +31,8 @@ from worker.run import Reason, Run
 RESULT_LIMIT = 64 * 1024
 
 
-class HandlerTimeout(Exception):
-    """The handler ran longer than its timeout."""
+class HandlerTimeout(TimeoutError):
+    """The handler ran longer than its timeout: to a retry policy, an OSError like other delays."""
 
 
 class Unserializable(Exception):

@@ -52,7 +52,7 @@ class Gone(PermanentError):
     # "due": five minutes after it was due, however late it ran. "now": after it has finished.
     from_="now" if os.environ.get("ACCOUNTS_AGAIN") == "now" else "due",
     jitter=clock.real(60),
-    timeout=clock.real(120),
+    timeout=clock.patience(120),
     retry=RetryPolicy(
         wait=tenacity.wait_fixed(clock.real(20)), stop=tenacity.stop_after_attempt(5)
     ),

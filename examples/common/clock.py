@@ -27,6 +27,11 @@ class Clock:
         """Real seconds, from the scenario's."""
         return seconds * self.scale
 
+    def patience(self, seconds: float) -> float:
+        """The same for a timeout: the machine's own time is not shortened, so that one of less
+        than five real seconds would end calls that nothing is wrong with."""
+        return max(5.0, self.real(seconds))
+
     def told(self, seconds: float) -> float:
         """The scenario's seconds, from real ones."""
         return seconds / self.scale

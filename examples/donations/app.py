@@ -65,7 +65,7 @@ BY_CLASS = RetryPolicy(
     due="next_charge_at",
     where="status = 'active'",
     every=clock.real(MONTH),
-    timeout=clock.real(30),
+    timeout=clock.patience(30),
     retry=BY_CLASS,
     redrive=Redrive(after=clock.real(DAY), times=3),
 )

@@ -58,7 +58,7 @@ for provider, calls in limits(os.environ.get("MESSAGES_LIMITS", "")).items():
     tenant="provider",
     per_tenant=20,
     every=clock.real(DAY),
-    timeout=clock.real(120),
+    timeout=clock.patience(120),
 )
 async def send(
     conversation: Conversation, session: Lazy[psycopg.AsyncConnection], context: Context

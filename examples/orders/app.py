@@ -51,7 +51,7 @@ class Unavailable(Exception):
     tenant="client_id",
     per_tenant=10,  # clients take turns: so many orders of one in a claim while others wait
     batch=Batching(size=MOST),
-    timeout=clock.real(120),
+    timeout=clock.patience(120),
     retry=RetryPolicy(
         wait=tenacity.wait_fixed(clock.real(300)), stop=tenacity.stop_after_attempt(12)
     ),
