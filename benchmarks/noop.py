@@ -21,9 +21,10 @@ from typing import Any
 
 from benchmarks.memory import peak_rss_mb
 from worker.app import App
+from worker.drain import Budget
 from worker.items import Batch
 from worker.link import Link
-from worker.runtime import Budget, Worker
+from worker.runtime import Worker
 from worker.settings import Settings
 from worker.url import DatabaseURL
 

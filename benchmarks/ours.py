@@ -13,8 +13,9 @@ from benchmarks.peers import contract
 from benchmarks.peers.contract import Args
 from worker import enqueue, enqueue_many
 from worker.app import App
+from worker.drain import Budget
 from worker.job import Job
-from worker.runtime import Budget, Worker
+from worker.runtime import Worker
 from worker.settings import Settings
 from worker.url import DatabaseURL
 

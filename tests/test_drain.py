@@ -12,8 +12,9 @@ import tenacity
 from tests.facts import until
 from tests.workers import Running, drained, job, put
 from worker import App, Context, RetryPolicy, Snooze
+from worker.drain import Budget
 from worker.events import SourceFailed
-from worker.runtime import Budget, Report
+from worker.runtime import Report
 
 
 def counting(app: App, seconds: float = 0.0) -> list[int]:

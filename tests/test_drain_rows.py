@@ -12,7 +12,8 @@ import pytest
 from tests.adopted import Donation, ghost, make_donations
 from tests.workers import QUICK, InProcess, put
 from worker import App, Batch, Batching, Retry
-from worker.runtime import Budget, Report
+from worker.drain import Budget
+from worker.runtime import Report
 from worker.settings import Settings
 from worker.url import DatabaseURL
 

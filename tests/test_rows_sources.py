@@ -117,7 +117,8 @@ async def test_what_is_in_flight_when_its_source_is_paused_is_settled(
 
 
 async def test_only_the_queues_that_a_worker_serves(db_url: str, apg: asyncpg.Connection) -> None:
-    from worker.runtime import Budget, Worker
+    from worker.drain import Budget
+    from worker.runtime import Worker
     from worker.settings import Settings
     from worker.url import DatabaseURL
 

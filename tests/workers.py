@@ -11,8 +11,9 @@ import asyncpg
 
 from tests.facts import until
 from worker.app import App
+from worker.drain import Budget
 from worker.events import Event
-from worker.runtime import Budget, Report, Worker
+from worker.runtime import Report, Worker
 from worker.settings import Settings
 from worker.url import DatabaseURL
 

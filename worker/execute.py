@@ -153,6 +153,16 @@ class Executor:
         for run in list(self.running):
             self.stop(run, reason, patience)
 
+    async def wait_for_runs(self, until: float) -> None:
+        """Until nothing runs, or that moment of the monotonic clock."""
+        while self.running and time.monotonic() < until:
+            tasks = [run.task for run in self.running if run.task is not None]
+            await asyncio.wait(
+                tasks,
+                timeout=max(0.0, until - time.monotonic()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+
     def cancel(self, claims: Iterable[tuple[str, str, int]]) -> None:
         """Ends the runs of these (source, key as text, token) claims for an operator."""
         asked = set(claims)

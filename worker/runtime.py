@@ -21,14 +21,13 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
 from worker import __version__, membership
 from worker.adaptive import Pace
 from worker.app import App
 from worker.chores import Chores, Retention
 from worker.claim import Claimer
 from worker.claimers import Claimers
+from worker.drain import Budget, Drain, count_left
 from worker.errors import DatabaseUnreachable, UsageError
 from worker.events import (
     Events,
@@ -64,21 +63,9 @@ from worker.url import DatabaseURL, connect
 if TYPE_CHECKING:
     from worker.health import Health
 
-# A drain counts what it leaves up to so many rows, and for so many seconds, at the most.
-LEFT_MOST = 1_000_000
-LEFT_WITHIN = 5.0
-
 # While it stops, a worker's own threads must get the GIL from handlers that spin on it: each of
 # them may keep it for this many seconds at a time (5 ms otherwise).
 BUSY_SWITCH = 0.0005
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """When a drain ends of itself: once nothing is due, and no later than these say."""
-
-    max_seconds: float | None = None
-    max_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +163,10 @@ class Worker:
         self.server = server = await probe(self._url, self._settings.connect_timeout)
         self._assemble(server, await self._sources())
         await self._start(server)
-        if drain is not None:  # before the first claim
-            self._loop.row_budget = drain.max_rows
-            self._loop.wait_for_empty()
         services = [asyncio.create_task(s.run(), name=s.name) for s in self._services()]
-        if drain is not None:
-            services.append(asyncio.create_task(self._watch_budget(drain), name="budget"))
+        if drain is not None:  # no task has begun yet, so nothing is claimed
+            budget = Drain(drain, self._loop, self._executor, self._settler, self._ticker)
+            services.append(asyncio.create_task(self._watch(budget), name="budget"))
         try:
             try:
                 await self._until_stopped(services)
@@ -458,41 +443,10 @@ class Worker:
         self._loop.wake.set()
         return 0.0
 
-    async def _watch_budget(self, budget: Budget) -> None:
-        """Stops the worker once nothing is due any more, or its budget is spent."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(budget.max_seconds):
-                await self._until_spent(budget.max_rows)
+    async def _watch(self, drain: Drain) -> None:
+        """Stops the worker once the drain is over."""
+        await drain.over()
         self.stop()
-
-    async def _until_spent(self, max_rows: int | None) -> None:
-        """Until nothing is due and everything is settled, or that many rows are."""
-        taken = -1
-        with contextlib.suppress(TimeoutError):  # their jobs are due too
-            async with asyncio.timeout(5):
-                await self._ticker.looked.wait()
-        self._loop.ask_again()
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await self._loop.empty.wait()
-            if max_rows is not None and self._loop.taken >= max_rows:
-                await self._quiet()  # no more are claimed; what waits for a slot is among them
-                return
-            if not self._loop.empty.is_set():
-                continue
-            await self._quiet()
-            if taken == self._loop.taken:
-                return
-            taken = self._loop.taken
-            self._loop.ask_again()
-
-    async def _quiet(self) -> None:
-        """Until nothing runs and everything is written."""
-        while self._executor.running or self._loop.buffered:
-            await self._wait_for_runs(time.monotonic() + 1)
-            await asyncio.sleep(0 if self._executor.running else 0.01)
-        await self._settler.idle.wait()
 
     async def _until_stopped(self, services: list[asyncio.Task[Any]]) -> None:
         """Until stop() is called. A service that ends of itself, or was cancelled, ends the
@@ -522,11 +476,11 @@ class Worker:
         self._heartbeat.beat_now()
         self._loop.close()
         margin = min(3.0, grace * 0.3)
-        await self._wait_for_runs(stop_by - margin)
+        await self._executor.wait_for_runs(stop_by - margin)
         code = GRACE_PASSED if self._executor.running else 0
         if code:
             self._executor.stop_all("stop", patience=margin / 3)
-            await self._wait_for_runs(stop_by - margin / 2)
+            await self._executor.wait_for_runs(stop_by - margin / 2)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.2, stop_by - _last_margin(grace) - time.monotonic())):
                 await self._loop.idle.wait()  # a claim under way may still bring rows to return
@@ -537,16 +491,7 @@ class Worker:
         """For whoever reads what a drain has done; it must not keep the worker beyond its grace."""
         stop_by = self._stop_by or 0.0
         seconds = stop_by - 2 * _last_margin(self._settings.grace) - time.monotonic()
-        try:
-            async with asyncio.timeout(min(LEFT_WITHIN, seconds)):
-                left = 0
-                for source in self._by_name.values():
-                    sql, params = source.left(LEFT_MOST - left)
-                    [(found,)] = await self._claim_link.fetch(sql, *params)
-                    left += found
-                return left
-        except (LinkDown, TimeoutError, asyncpg.PostgresError):
-            return None
+        return await count_left(self._by_name.values(), self._claim_link, seconds)
 
     def _stop_heartbeat_in_time(self) -> None:
         """Once there is a heartbeat and it was said when to stop, whichever comes last."""
@@ -555,15 +500,6 @@ class Worker:
             margin = _last_margin(self._settings.grace)
             left = max(0.0, self._stop_by - time.monotonic() - margin)
             self._heartbeat.exit_after(left, within=0.8 * margin)
-
-    async def _wait_for_runs(self, until: float) -> None:
-        while self._executor.running and time.monotonic() < until:
-            tasks = [run.task for run in self._executor.running if run.task is not None]
-            await asyncio.wait(
-                tasks,
-                timeout=max(0.0, until - time.monotonic()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
 
     async def _close(self, services: list[asyncio.Task[Any]]) -> None:
         for task in services:

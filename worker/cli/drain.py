@@ -27,8 +27,8 @@ def command(max_seconds: float | None, max_rows: int | None, as_json: bool, **fl
     be given back while they ran.
     """
     from worker.cli.common.running import leave, run_worker
+    from worker.drain import Budget
     from worker.errors import UsageError
-    from worker.runtime import Budget
     from worker.settings import Settings
 
     if flags["processes"] is not None:

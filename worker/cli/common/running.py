@@ -16,10 +16,11 @@ from worker.cli.common.database import database
 from worker.cli.common.memory import watch_memory
 from worker.cli.common.signals import Signals
 from worker.cli.common.terminal import colours, is_terminal
+from worker.drain import Budget
 from worker.events import EACH_ROW, WorkerStarted
 from worker.observers.lean import structlog
 from worker.observers.log import LogObserver, configure, format_for
-from worker.runtime import Budget, Report, Worker
+from worker.runtime import Report, Worker
 
 if TYPE_CHECKING:
     from worker.settings import Settings
