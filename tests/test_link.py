@@ -144,14 +144,14 @@ async def test_the_pause_ends_with_success(linked: Linked, apg: asyncpg.Connecti
 
 async def test_a_silent_wire_costs_no_more_than_the_timeout(db_url: str) -> None:
     async with wired(db_url) as (wire, through):
-        linked = Linked(through, timeout=0.3, connect_timeout=0.3)
+        linked = Linked(through, timeout=1.0, connect_timeout=1.0)
         assert await linked.link.fetch("select 1") == [(1,)]
         wire.mute()
         began = time.monotonic()
         for _ in range(3):  # the call, and two to connect again
             with pytest.raises(LinkDown):
                 await linked.link.fetch("select 1")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         wire.unmute()
         assert await linked.link.fetch("select 2") == [(2,)]
         assert len(linked.of(DatabaseLost)) <= 3
@@ -161,7 +161,7 @@ async def test_a_silent_wire_costs_no_more_than_the_timeout(db_url: str) -> None
 async def test_a_silent_wire_does_not_hold_a_transaction_for_ever(db_url: str) -> None:
     """As a chore's: its statements have the link's timeout too."""
     async with wired(db_url) as (wire, through):
-        linked = Linked(through, timeout=0.3, connect_timeout=0.3)
+        linked = Linked(through, timeout=1.0, connect_timeout=1.0)
 
         async def chore() -> None:
             async with linked.link.transaction() as connection:
@@ -172,7 +172,7 @@ async def test_a_silent_wire_does_not_hold_a_transaction_for_ever(db_url: str) -
         began = time.monotonic()
         with pytest.raises(LinkDown):
             await chore()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         wire.unmute()
         await linked.link.close()
 
@@ -188,7 +188,7 @@ async def test_a_call_that_takes_too_long_is_ended_in_the_server_too(
         "select count(*) from pg_stat_activity where state = 'active'"
         " and application_name = 'duerow test' and datname = current_database()"
     )
-    await until(lambda: apg.fetchval(f"select ({running}) = 0"), within=3)
+    await until(lambda: apg.fetchval(f"select ({running}) = 0"))
     await linked.link.close()
 
 

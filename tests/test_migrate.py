@@ -442,7 +442,7 @@ def test_a_long_transaction_on_a_table_is_named_after_the_lock_timeout(
         started = time.monotonic()
         with pytest.raises(SchemaError) as gave_up:
             upgrade(empty_url, lock_timeout=0.2)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
         what, why, hint = told(gave_up)
         pid, role = reader.info.backend_pid, reader.info.user
         assert what == "A table stayed locked, so the migration gave up; nothing was changed"

@@ -210,7 +210,7 @@ async def test_the_workers_own_timeout(db_url: str, apg: asyncpg.Connection) -> 
     async with running(app, db_url, timeout=0.2) as one:
         await until(lambda: one.seen.of(RowSettled))
     [settled] = one.seen.of(RowSettled)
-    assert 0.2 <= settled.seconds < 2
+    assert 0.2 <= settled.seconds < 30
 
 
 async def test_every_slot_can_be_abandoned_many_times(

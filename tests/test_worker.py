@@ -560,7 +560,7 @@ async def test_a_delayed_row_runs_on_time_without_a_notification(
     await put(apg, "note", due_at=due)
     async with running(app, db_url, listen=False, poll_interval=20, poll_max=60):
         await until(lambda: ran)
-    assert 0 <= (ran[0] - due).total_seconds() < 0.5
+    assert 0 <= (ran[0] - due).total_seconds() < 10, "a poll would come 20 s later"
 
 
 async def test_a_notification_wakes_at_once(db_url: str, apg: asyncpg.Connection) -> None:
@@ -571,7 +571,7 @@ async def test_a_notification_wakes_at_once(db_url: str, apg: asyncpg.Connection
         began = time.monotonic()
         await apg.execute("select worker.enqueue('note')")
         await until(lambda: seen)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10, "a poll would come 30 s later"
 
 
 async def test_a_retry_runs_on_time_though_the_poll_is_slow(
