@@ -464,7 +464,10 @@ def endless() -> list[Any]:
         (b"\xff", "Error serializing to JSON: invalid utf-8 sequence of 1 bytes from index 0"),
         ({("a", 1): 2}, "keys must be str, int, float, bool or None, not tuple"),
         (endless(), "Circular reference detected"),
-        (functools.reduce(lambda inner, _: [inner], range(5000), [1]), "maximum recursion depth"),
+        (
+            functools.reduce(lambda inner, _: [inner], range(100_000), [1]),
+            "maximum recursion depth",
+        ),
     ],
 )
 def test_what_is_not_json_is_refused(value: Any, why: str) -> None:
