@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
 import socket
 import time
+import urllib.request
 from pathlib import Path
 
 import psycopg
@@ -22,6 +24,7 @@ APP = '''\
 
 import asyncio
 import time
+import urllib.request
 from pathlib import Path
 
 from worker import App
@@ -125,6 +128,7 @@ def test_the_start_says_what_it_runs_with(
         assert line["schema"] >= 1
         assert line["pooler"] == "none, LISTEN"
         assert "pool" in line
+        assert "health" not in line
         eventually(lambda: len(process.lines("row.settled")) == 3)
         process.signal(signal.SIGTERM)
         assert process.end() == 0
@@ -139,6 +143,14 @@ def test_nothing_goes_to_stdout(project: Path, db_url: str) -> None:
         process.signal(signal.SIGTERM)
         out, _ = process.popen.communicate(timeout=30)
     assert out == ""
+
+
+def test_where_it_tells_how_it_is(project: Path, db_url: str) -> None:
+    arguments = ("run", "--database-url", db_url, "--health", "127.0.0.1:0")
+    with started(*arguments, cwd=project) as process:
+        line = process.seen("worker.started")
+        with urllib.request.urlopen(f"http://{line['health']}/healthz", timeout=10) as answer:
+            assert json.load(answer)["worker"] == line["worker"]
 
 
 def test_settings_come_from_the_project_file_and_the_environment(

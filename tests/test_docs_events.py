@@ -181,7 +181,10 @@ def test_the_lines_of_a_process(db_url: str, tmp_path: Path) -> None:
         "from worker import App\n\napp = App()\n\n\n@app.handler\ndef nap() -> None: ...\n", "utf-8"
     )
     ended = subprocess.run(
-        [sys.executable, "-m", "worker", "drain", "--app", "app:app", "--log-level", "DEBUG"],
+        [
+            *(sys.executable, "-m", "worker", "drain", "--app", "app:app", "--log-level", "DEBUG"),
+            *("--health", "127.0.0.1:0"),
+        ],
         cwd=tmp_path,
         env={**os.environ, "DATABASE_URL": db_url, "DUEROW_NO_SUCH_SETTING": "1"},
         capture_output=True,

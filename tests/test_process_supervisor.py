@@ -430,11 +430,9 @@ def asked(port: int, path: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_the_supervisor_answers_for_all(project: Path, db_url: str, pg: psycopg.Connection) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    health = ("--health", f"127.0.0.1:{port}", "--worker-name", "w", "-c", "6")
+    health = ("--health", "127.0.0.1:0", "--worker-name", "w", "-c", "6")
     with supervised(project, db_url, *health) as process:
+        port = int(process.seen("supervisor.started")["health"].removeprefix("127.0.0.1:"))
         put(pg, "a_second", 4)
         eventually(lambda: asked(port, "/healthz")[1]["running"] == 4)
         code, told = asked(port, "/readyz")

@@ -47,6 +47,11 @@ class Health:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    @property
+    def address(self) -> str:
+        """As it was given, with that port."""
+        return at_port(self._address, self.port)
+
     async def close(self) -> None:
         server, self._server = self._server, None
         if server is not None:
@@ -65,6 +70,10 @@ def split(address: str) -> tuple[str | None, int]:
     """Host and port of `host:port`; no host for all interfaces."""
     host, _, port = address.rpartition(":")
     return host.strip("[]") or None, int(port)
+
+
+def at_port(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}"
 
 
 def taken(address: str, error: OSError) -> UsageError:

@@ -3,7 +3,7 @@ and as the worker's own health endpoint does."""
 
 from __future__ import annotations
 
-import socket
+import re
 import threading
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from examples.common import http
+from examples.common.crew import Member
 from worker.url import DatabaseURL
 
 EVERY = 0.01  # seconds between two samples
@@ -35,10 +36,10 @@ class PoolUse:
     told: int
 
 
-def free_address() -> str:
-    """Of this machine, for an endpoint: nobody listens there."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+def health_of(worker: Member) -> str | None:
+    """Where it tells how it is, once its log says so."""
+    found = re.search(r"\bhealth[ =]+(\S+)\n", worker.log.read_text("utf-8"))
+    return found and found[1]
 
 
 def told(address: str) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from examples.common.ideal import ends, ideal
 from examples.common.stage import Stage
 from examples.markets.api import OUTCOMES, seconds
 from examples.markets.market import TIMEOUT
-from examples.markets.pool import PoolUse, PoolWatch, free_address, told
+from examples.markets.pool import PoolUse, PoolWatch, health_of, told
 from examples.markets.table import Markets, Run
 
 API = "examples.markets.api"
@@ -80,9 +80,8 @@ class Scenes:
     def worker(self, way: str, slots: int, pool: int) -> Member:
         """One more, at work."""
         size = ("--concurrency", str(slots), "--pool-size", str(pool))
-        self._health = free_address()
-        member = self._crew.start(APPS[way], *LOOK, *size, "--health", self._health)
-        self._crew.until(lambda: self._markets.registered(member.name))
+        member = self._crew.start(APPS[way], *LOOK, *size, "--health", "127.0.0.1:0")
+        self._health = self._crew.until(lambda: health_of(member))
         return member
 
     def speed(self, way: str, slots: int = 3, pool: int = 3) -> Speed:

@@ -103,11 +103,6 @@ class Markets:
     def alive(self, backend: int) -> bool:
         return bool(self._all("select from pg_stat_activity where pid = %s", [backend]))
 
-    def registered(self, worker: str) -> bool:
-        """Whether the worker of that name is at work."""
-        query = "select from worker.workers where name = %s and stopped_at is null"
-        return bool(self._all(query, [worker]))
-
     def _all(self, query: str, params: Any) -> list[tuple[Any, ...]]:
         return self._connection.execute(query.encode(), params).fetchall()
 

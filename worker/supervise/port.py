@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from worker.health import PATIENCE, response, split, taken
+from worker.health import PATIENCE, at_port, response, split, taken
 from worker.supervise.crew import Crew
 
 ANSWER_WITHIN = 0.5  # seconds; whoever asks may wait for a second only, as Kubernetes does
@@ -39,6 +39,7 @@ class Port:
     def __init__(self, address: str, crew: Crew, selector: selectors.BaseSelector) -> None:
         self._crew = crew
         self._selector = selector
+        self._address = address
         self._requests: list[Request] = []
         try:
             self._listening = _bound(*split(address))
@@ -46,6 +47,11 @@ class Port:
             raise taken(address, error) from None
         for one in self._listening:
             selector.register(one, selectors.EVENT_READ, lambda one=one: self._accept(one))
+
+    @property
+    def address(self) -> str:
+        """As it was given, with the port that was got: of `:0` the system makes a free one."""
+        return at_port(self._address, self._listening[0].getsockname()[1])
 
     @property
     def pause(self) -> float | None:

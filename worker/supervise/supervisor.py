@@ -143,7 +143,8 @@ class Supervisor:
     def _is_up(self) -> None:
         if not self._led:
             self._led = True
-            self._log.info("supervisor.started", **self._facts)
+            health = {} if self._port is None else {"health": self._port.address}
+            self._log.info("supervisor.started", **self._facts, **health)
         if len(self._crew.up) == len(self._crew.processes):
             self._tell()
 

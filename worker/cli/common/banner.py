@@ -52,6 +52,7 @@ def _facts(
         "pool": f"up to {sessions} sessions for handlers, 4 connections of our own",
         "lease": format_duration(settings.lease),
         "grace": format_duration(settings.grace),
+        **({} if worker.health is None else {"health": worker.health.address}),
     }
 
 
