@@ -19,8 +19,8 @@ from worker.events import Events
 from worker.link import LinkDown
 from worker.row import Row
 
-DEAD = 200_000
-TIMEOUT = "25ms"  # a claim above the floor takes one or two, a look over all that is dead 60
+DEAD = 600_000
+TIMEOUT = "70ms"  # a claim above the floor takes one or two, a look over all that is dead 180
 
 
 @pytest.fixture
