@@ -24,8 +24,8 @@ import pytest
 from tests.facts import eventually
 from tests.postgres import with_database
 from worker.demo.api import DECK, DECLINED, FAULTS, Faults, Ledger, Payments
-from worker.demo.crew import _worker_command
 from worker.demo.figures import Verdict, charged_once
+from worker.demo.processes import worker_command
 from worker.demo.report import report
 
 ROWS = 100
@@ -34,7 +34,7 @@ ROWS = 100
 def demo(directory: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """The whole of it, in an empty directory."""
     return subprocess.run(
-        [*_worker_command(), "demo", "--rows", str(ROWS), *options],
+        [*worker_command(), "demo", "--rows", str(ROWS), *options],
         cwd=directory,
         env=_environment(variables),
         stdin=subprocess.DEVNULL,
@@ -80,7 +80,7 @@ def test_every_donation_is_charged_once(
     assert re.search(rf"attempts .* {ROWS} done, {tried_again} failed and tried", ended.stdout)
     hint = ended.stderr.splitlines()[-1].replace("$DATABASE_URL", db_url)
     timeline = subprocess.run(
-        [*_worker_command(), *hint.replace('"', "").split()[1:]], capture_output=True, text=True
+        [*worker_command(), *hint.replace('"', "").split()[1:]], capture_output=True, text=True
     )
     assert "crashed" in timeline.stdout, timeline.stderr
     assert "done" in timeline.stdout.splitlines()[-1]
@@ -133,7 +133,7 @@ def test_interrupted_it_leaves_nothing_behind(
     db_url: str, pg: psycopg.Connection, tmp_path: Path, number: signal.Signals
 ) -> None:
     playing = subprocess.Popen(
-        [*_worker_command(), "demo", "--rows", "2000", "--database-url", db_url],
+        [*worker_command(), "demo", "--rows", "2000", "--database-url", db_url],
         cwd=tmp_path,
         env=_environment({}),
         stdout=subprocess.PIPE,

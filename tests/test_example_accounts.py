@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections import Counter
 
 import psycopg
@@ -14,28 +12,17 @@ from examples.accounts.play import _overlap, _share, _spread, _trouble
 from examples.accounts.scenes import Overlap, Share, Spread, Trouble
 from examples.accounts.table import shared_out
 from examples.common.ideal import ends, ideal, in_batches
-from tests.cli import REPOSITORY, environment, run
+from tests.cli import REPOSITORY, run
+from tests.examples import played
 from tests.told import number, tables
 
 SCALE = 0.02
 SLACK = 5.0  # real seconds, for a busy machine
 
 
-def played(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "examples.accounts", *options],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.mark.process
 def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
-    ended = played("--scale", str(SCALE), "--database-url", db_url)
+    ended = played("accounts", "--scale", str(SCALE), "--database-url", db_url)
     told = ended.stdout
     assert ended.returncode == 0, told + ended.stderr
     assert told.splitlines()[-1] == "all of it was true"

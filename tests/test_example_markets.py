@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import psycopg
 import pytest
 
@@ -12,7 +9,8 @@ from examples.markets.api import seconds
 from examples.markets.play import _hang, _kill, _speed
 from examples.markets.pool import PoolUse
 from examples.markets.scenes import Hang, Kill, Speed
-from tests.cli import REPOSITORY, environment, run
+from tests.cli import REPOSITORY, run
+from tests.examples import played
 from tests.told import number, tables
 
 SCALE = 0.05
@@ -20,21 +18,9 @@ SLACK = 4.5  # real seconds, for a busy machine: a market's timeout and its retr
 THREAD_GRACE = 1.5  # real seconds that a blocked thread is given to end
 
 
-def played(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "examples.markets", *options],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.mark.process
 def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
-    ended = played("--scale", str(SCALE), "--database-url", db_url)
+    ended = played("markets", "--scale", str(SCALE), "--database-url", db_url)
     told = ended.stdout
     assert ended.returncode == 0, told + ended.stderr
     assert told.splitlines()[-1] == "all of it was true"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import subprocess
-import sys
 from typing import Any
 
 import psycopg
@@ -18,7 +16,8 @@ from examples.orders.play import _answers, _clients, _outage, _runs, _samples, m
 from examples.orders.scenes import SIZES, Answers, Client, Ended, Outage, Runs, Sample
 from examples.orders.table import Orders, Span
 from examples.orders.watch import Watch
-from tests.cli import REPOSITORY, environment, run
+from tests.cli import REPOSITORY, run
+from tests.examples import played
 from tests.told import number, tables
 
 SCALE = 0.005
@@ -26,15 +25,7 @@ SCALE = 0.005
 
 @pytest.mark.process
 def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "examples.orders", "--scale", str(SCALE), "--database-url", db_url],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    ended = played("orders", "--scale", str(SCALE), "--database-url", db_url)
     told = ended.stdout
     assert ended.returncode == 0, told + ended.stderr
     assert told.splitlines()[-1] == "all of it was true"

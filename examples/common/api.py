@@ -13,17 +13,16 @@ GET /requests  [{"method", "path", "key", "began", "status"}, ...] of all reques
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from examples.common.clock import Clock
+from worker.demo.loopback import Loopback
 
 RETRY_AFTER = 1  # seconds, with a 429: HTTP knows whole ones only
 
@@ -46,17 +45,14 @@ class Reply:
     headers: Mapping[str, str] | None = None
 
 
-class API(ThreadingHTTPServer):
+class API(Loopback):
     """Subclasses say how long a request takes, and what is answered.
 
     most: how many requests it works on at a time; what is above that is answered 429.
     """
 
-    daemon_threads = True
-    request_queue_size = 256
-
     def __init__(self, clock: Clock, most: int = 1000) -> None:
-        super().__init__(("127.0.0.1", 0), _Exchange)
+        super().__init__(_Exchange)
         self.clock = clock
         self._most = most
         self._lock = threading.Lock()
@@ -71,10 +67,6 @@ class API(ThreadingHTTPServer):
 
     def reply(self, method: str, path: str, body: Any) -> Reply:
         raise NotImplementedError
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def exchange(self, method: str, path: str, key: str | None, body: Any) -> Reply:
         """From a request to its reply, in its own time."""
@@ -110,19 +102,6 @@ class API(ThreadingHTTPServer):
         if "status" in fault:
             return Reply(fault["status"], {"error": "try again"})
         return self.reply(method, path, body)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away, or was killed, is nothing to report."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
-
-    def serve(self) -> None:
-        """Until nobody holds our stdin open any more."""
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        sys.stdout.write(self.url + "\n")
-        sys.stdout.flush()
-        with contextlib.suppress(KeyboardInterrupt):
-            sys.stdin.read()
 
 
 class _Exchange(BaseHTTPRequestHandler):

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from examples.common import clock, http
 from examples.common.clock import Clock
+from worker.demo.processes import PATIENCE, Logged, begin, end, environment, worker_command
 from worker.errors import DuerowError
 from worker.url import DatabaseURL
 
@@ -30,7 +31,6 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 LEASE = 3.0  # seconds; short, so that a killed worker's rows are soon free
 GRACE = 10.0
-PATIENCE = 3.0  # seconds that a process has to end before it is killed
 GIVEN_UP = 60.0  # seconds beyond what something should take
 LAST_WORDS = 15  # lines of a log
 
@@ -39,21 +39,10 @@ LOOK = ("--poll-interval", "100ms", "--poll-max", "250ms")
 
 
 @dataclass(eq=False)
-class Member:
+class Member(Logged):
     """A worker process. wanted: False once we have ended it, or let it end by itself."""
 
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
     wanted: bool = True
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
 
     def said(self) -> list[str]:
         """What its log says, a line each, without the time in front."""
@@ -94,18 +83,9 @@ class Crew:
         """One more worker; its name is unique in the database."""
         name = f"{self._mark}-{len(self.members) + 1}"
         log = self.directory / f"{name}.log"
-        command = [*_worker_command(), verb, "--app", app, "--worker-name", name]
+        command = [*worker_command(), verb, "--app", app, "--worker-name", name]
         command += ["--lease", f"{LEASE}s", "--grace", f"{GRACE}s", *options]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=ROOT,
-                env={**self._environment(), **variables},
-                process_group=0,
-            )
+        process = begin(command, log, ROOT, {**self._environment(), **variables})
         member = Member(name, process, log, wanted=verb == "run")
         self.members.append(member)
         return member
@@ -187,45 +167,14 @@ class Crew:
         processes = [member.process for member in self.members]
         if hasattr(self, "_api"):
             processes.append(self._api)
-        _end(processes)
+        end(processes)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
-        """Ours, without what would lead the workers elsewhere; the URL is not for `ps` to show."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.upper().startswith(("DUEROW_", "PG")) and name != "DATABASE_URL"
-        }
         return {
-            **kept,
-            "DUEROW_DATABASE_URL": self._url.unmasked(),
+            **environment(self._url),
             "DUEROW_LOG_FORMAT": "console",
             "NO_COLOR": "1",
             clock.VARIABLE: str(self._clock.scale),
             http.VARIABLE: self.api_url,
         }
-
-
-def _worker_command() -> list[str]:
-    """The program as it was installed beside this Python; or the same without it."""
-    installed = Path(sys.executable).with_name("worker")
-    if installed.exists():
-        return [str(installed)]
-    return [sys.executable, "-c", "from worker.cli import main; main()"]
-
-
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-    deadline = time.monotonic() + PATIENCE
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()

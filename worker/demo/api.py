@@ -15,17 +15,17 @@ GET /ledger     every charge, and how many requests of which sort there were
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import random
 import socket
 import struct
-import sys
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
+
+from worker.demo.loopback import Loopback
 
 LATENCY = (0.020, 0.150)  # seconds, evenly spread
 RETRY_AFTER = 1  # seconds, with a 429
@@ -101,36 +101,16 @@ class Faults:
             return self._left.pop()
 
 
-class Payments(ThreadingHTTPServer):
-    """The server; its threads end with the process. latency: seconds, evenly spread between."""
-
-    daemon_threads = True
-    request_queue_size = 128
+class Payments(Loopback):
+    """The server. latency: seconds, evenly spread between."""
 
     def __init__(
         self, ledger: Ledger, faults: Faults, latency: tuple[float, float] = LATENCY
     ) -> None:
-        super().__init__(("127.0.0.1", 0), Request)
+        super().__init__(Request)
         self.ledger = ledger
         self.faults = faults
         self.latency = latency
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away, or was killed, is nothing to report."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
-
-    def serve(self) -> None:
-        """Until nobody holds our stdin open any more; prints its URL first."""
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        sys.stdout.write(self.url + "\n")
-        sys.stdout.flush()
-        with contextlib.suppress(KeyboardInterrupt):
-            sys.stdin.read()
 
 
 class Request(BaseHTTPRequestHandler):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,32 +18,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worker.demo import app
+from worker.demo.processes import Logged, begin, end, environment, worker_command
 from worker.errors import DuerowError
 from worker.url import DatabaseURL
 
 LEASE = 5.0  # seconds; short, so that the killed worker's rows are soon free
 GRACE = 10.0
 SLOTS = 4
-PATIENCE = 3.0  # seconds that a process has to end before it is killed
 LAST_WORDS = 15  # lines of a log
 
 
 @dataclass(eq=False)
-class Member:
+class Member(Logged):
     """A worker process. fate: what we did to it, if anything."""
 
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
     fate: str | None = None
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
 
 
 class Crew:
@@ -84,20 +71,11 @@ class Crew:
         name = f"worker-{len(self.members) + 1}"
         log = self.directory / f"{name}.log"
         command = [
-            *_worker_command(), "run", "--app", "payments:app", "--queues", self._schema,
+            *worker_command(), "run", "--app", "payments:app", "--queues", self._schema,
             "--concurrency", str(SLOTS), "--lease", f"{LEASE}s", "--grace", f"{GRACE}s",
             "--worker-name", name,
         ]  # fmt: skip
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=self.directory,
-                env=self._environment(),
-                process_group=0,
-            )
+        process = begin(command, log, self.directory, self._environment())
         member = Member(name, process, log)
         self.members.append(member)
         return member
@@ -136,7 +114,7 @@ class Crew:
             processes = [member.process for member in self.members]
             if hasattr(self, "_api"):
                 processes.append(self._api)
-            _end(processes)
+            end(processes)
             shutil.rmtree(self.directory, ignore_errors=True)
         finally:
             signal.signal(signal.SIGINT, before)
@@ -154,15 +132,8 @@ class Crew:
             raise DuerowError("the demo's payments API did not start", hint="run it again")
 
     def _environment(self) -> dict[str, str]:
-        """Ours, without what would lead the workers elsewhere; the URL is not for `ps` to show."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.upper().startswith(("DUEROW_", "PG")) and name != "DATABASE_URL"
-        }
         return {
-            **kept,
-            "DUEROW_DATABASE_URL": self._url.unmasked(),
+            **environment(self._url),
             "DUEROW_LOG_FORMAT": "json",
             "PAYMENTS_URL": self.api_url,
             "DONATIONS": self._schema,
@@ -171,27 +142,3 @@ class Crew:
     def _last_words(self, member: Member) -> str:
         lines = member.log.read_text("utf-8", "replace").splitlines()
         return self._url.redact("\n".join(lines[-LAST_WORDS:]))
-
-
-def _worker_command() -> list[str]:
-    """The program as it was installed beside this Python; or the same without it."""
-    installed = Path(sys.executable).with_name("worker")
-    if installed.exists():
-        return [str(installed)]
-    return [sys.executable, "-m", "worker"]
-
-
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-    deadline = time.monotonic() + PATIENCE
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
