@@ -256,18 +256,11 @@ async def test_a_frozen_backend_of_the_heartbeat_does_not_cost_the_lease(
     async with running(app, url, lease=6.0) as one:
         find = "select pid from pg_stat_activity where application_name = 'duerow heartbeat'"
         backend = await until(lambda: apg.fetchval(find))
-        idle = "select state = 'idle' from pg_stat_activity where pid = $1"
-
-        async def frozen() -> bool:
-            """Not inside a beat: the row that it writes would stay locked for every other."""
-            os.kill(backend, signal.SIGSTOP)
-            if await apg.fetchval(idle, backend):
-                return True
-            os.kill(backend, signal.SIGCONT)
-            return False
-
+        # Not inside a beat: it would hold what everybody waits for.
+        rests = "select state = 'idle' and now() - state_change < '1 s'"
+        await until(lambda: apg.fetchval(f"{rests} from pg_stat_activity where pid = {backend}"))
         try:
-            await until(frozen)
+            os.kill(backend, signal.SIGSTOP)
             beats = "select count(*) from worker.workers where heartbeat_at > $1"
             frozen_at = await apg.fetchval("select now()")
             await until(lambda: apg.fetchval(beats, frozen_at))
