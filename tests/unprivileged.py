@@ -71,4 +71,6 @@ def _copy_of_python() -> tuple[list[str], str]:
             elif found.is_file() and not target.exists():
                 target.parent.mkdir(exist_ok=True)
                 shutil.copy(found, target)
-    return [str(copy / "base" / "bin" / name)], str(copy / "lib")
+    # Where Python is a shared library it looks for that in the place that it was installed in.
+    libraries = f"LD_LIBRARY_PATH={copy / 'base' / 'lib'}"
+    return ["/usr/bin/env", libraries, str(copy / "base" / "bin" / name)], str(copy / "lib")
