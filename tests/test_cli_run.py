@@ -24,7 +24,6 @@ APP = '''\
 
 import asyncio
 import time
-import urllib.request
 from pathlib import Path
 
 from worker import App
