@@ -80,4 +80,3 @@ def _peak(pid: int) -> float:
     match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     assert match is not None
     return int(match[1]) / 1024
-
