@@ -25,8 +25,9 @@ from tests.facts import eventually
 from tests.postgres import with_database
 from worker.demo.api import DECK, DECLINED, FAULTS, Faults, Ledger, Payments
 from worker.demo.figures import Verdict, charged_once
-from worker.demo.processes import worker_command
+from worker.demo.processes import begin_server, worker_command
 from worker.demo.report import report
+from worker.errors import DuerowError
 
 ROWS = 100
 
@@ -285,6 +286,11 @@ def test_the_api_ends_with_who_started_it() -> None:
         assert api.stdout.readline().startswith(b"http://127.0.0.1:")
         api.stdin.close()
         assert api.wait(timeout=10) == 0
+
+
+def test_an_api_that_ends_without_a_word_has_not_started() -> None:
+    with pytest.raises(DuerowError, match="the API did not start"):
+        begin_server("the API", [sys.executable, "-c", ""])
 
 
 # -- the verdict ----------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +21,15 @@ from typing import Any, TypeVar
 
 from examples.common import clock, http
 from examples.common.clock import Clock
-from worker.demo.processes import PATIENCE, Logged, begin, end, environment, worker_command
+from worker.demo.processes import (
+    PATIENCE,
+    Logged,
+    begin,
+    begin_server,
+    end,
+    environment,
+    worker_command,
+)
 from worker.errors import DuerowError
 from worker.url import DatabaseURL
 
@@ -63,7 +70,12 @@ class Crew:
     def __enter__(self) -> Crew:
         self.directory = Path(tempfile.mkdtemp(prefix="duerow-example-"))
         try:
-            self._start_api()
+            self._api, self.api_url = begin_server(
+                "the example's API",
+                [sys.executable, "-m", self._api_module],
+                cwd=ROOT,
+                env={**os.environ, clock.VARIABLE: str(self._clock.scale)},
+            )
         except BaseException:
             self.close()
             raise
@@ -146,20 +158,6 @@ class Crew:
         """Every request that the API has had."""
         found: list[dict[str, Any]] = http.call("GET", "/requests", url=self.api_url).body
         return found
-
-    def _start_api(self) -> None:
-        self._api = subprocess.Popen(
-            [sys.executable, "-m", self._api_module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env={**os.environ, clock.VARIABLE: str(self._clock.scale)},
-            process_group=0,
-        )
-        assert self._api.stdout is not None
-        self.api_url = self._api.stdout.readline().decode().strip()
-        if not self.api_url:
-            raise DuerowError("the example's API did not start", hint="run it again")
 
     # -- all of them ------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import http.client
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worker.demo import app
-from worker.demo.processes import Logged, begin, end, environment, worker_command
+from worker.demo.processes import Logged, begin, begin_server, end, environment, worker_command
 from worker.errors import DuerowError
 from worker.url import DatabaseURL
 
@@ -52,7 +51,10 @@ class Crew:
         self.directory = Path(tempfile.mkdtemp(prefix="duerow-demo-"))
         shutil.copy(Path(app.__file__), self.directory / "payments.py")
         try:
-            self._start_api()
+            self._api, self.api_url = begin_server(
+                "the demo's payments API",
+                [sys.executable, "-m", "worker.demo.api", *self._api_options],
+            )
         except BaseException:
             self.close()
             raise
@@ -118,18 +120,6 @@ class Crew:
             shutil.rmtree(self.directory, ignore_errors=True)
         finally:
             signal.signal(signal.SIGINT, before)
-
-    def _start_api(self) -> None:
-        self._api = subprocess.Popen(
-            [sys.executable, "-m", "worker.demo.api", *self._api_options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            process_group=0,
-        )
-        assert self._api.stdout is not None
-        self.api_url = self._api.stdout.readline().decode().strip()
-        if not self.api_url:
-            raise DuerowError("the demo's payments API did not start", hint="run it again")
 
     def _environment(self) -> dict[str, str]:
         return {

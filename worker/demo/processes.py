@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.errors import DuerowError
 from worker.url import DatabaseURL
 
 PATIENCE = 3.0  # seconds that a process has to end before it is killed
@@ -46,6 +47,30 @@ def begin(
             env=env,
             process_group=0,
         )
+
+
+def begin_server(
+    name: str, command: Sequence[str], cwd: Path | None = None, env: dict[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], str]:
+    """A server that prints its URL first and ends with its stdin, as `Loopback.serve` does; and
+    that URL. Raises DuerowError for one that ends without a word."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=cwd,
+        env=env,
+        process_group=0,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        if not url:
+            raise DuerowError(f"{name} did not start", hint="run it again")
+    except BaseException:
+        end([process])
+        raise
+    return process, url
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
