@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from examples.common.clock import Clock
-from worker.demo.loopback import Loopback
+from worker.demo.loopback import Loopback, answer
 
 RETRY_AFTER = 1  # seconds, with a 429: HTTP knows whole ones only
 
@@ -121,13 +121,7 @@ class _Exchange(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length)) if length else None
         key = self.headers.get("Idempotency-Key")
         reply = self.server.exchange(self.command, self.path, key, body)
-        text = json.dumps(reply.body).encode()
-        self.send_response(reply.status)
-        for name, value in {"Content-Type": "application/json", **(reply.headers or {})}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
+        answer(self, reply.status, reply.body, reply.headers)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: /requests tells."""

@@ -12,6 +12,7 @@ import json
 
 from examples.common.clock import Clock
 from worker.demo.api import Faults, Ledger, Payments, Request
+from worker.demo.loopback import answer
 
 LATENCY = 3.0  # seconds of the scenario, for each charge
 
@@ -29,7 +30,7 @@ class Exchange(Request):
     def do_PUT(self) -> None:  # noqa: N802 (the base class calls it so)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.faults = Faults(body["share"])
-        self._answer(200, {})
+        answer(self, 200, {})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 
-from worker.demo.loopback import Loopback
+from worker.demo.loopback import Loopback, answer
 
 LATENCY = (0.020, 0.150)  # seconds, evenly spread
 RETRY_AFTER = 1  # seconds, with a 429
@@ -118,9 +118,9 @@ class Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/ledger":
-            self._answer(200, self.server.ledger.told())
+            answer(self, 200, self.server.ledger.told())
         else:
-            self._answer(404, {"error": "there is no such thing"})
+            answer(self, 404, {"error": "there is no such thing"})
 
     def do_POST(self) -> None:
         ledger = self.server.ledger
@@ -132,7 +132,7 @@ class Request(BaseHTTPRequestHandler):
         ledger.count("requests")
         body = json.loads(text)
         if self.path != "/charges" or not key:
-            self._answer(400, {"error": "POST /charges with an Idempotency-Key"})
+            answer(self, 400, {"error": "POST /charges with an Idempotency-Key"})
             return
         time.sleep(random.uniform(*self.server.latency))
         fault = self.server.faults.next()
@@ -140,31 +140,22 @@ class Request(BaseHTTPRequestHandler):
             ledger.count(fault)
         match fault:
             case "503":
-                self._answer(503, {"error": "try again"})
+                answer(self, 503, {"error": "try again"})
             case "429":
-                self._answer(429, {"error": "slow down"}, {"Retry-After": str(RETRY_AFTER)})
+                answer(self, 429, {"error": "slow down"}, {"Retry-After": str(RETRY_AFTER)})
             case "reset before the charge":
                 self._reset()
             case "reset after the charge":
                 self._charge(key, body)
                 self._reset()
             case None:
-                self._answer(*self._charge(key, body))
+                answer(self, *self._charge(key, body))
 
     def _charge(self, key: str, body: Charge) -> tuple[int, Charge]:
         if body.get("card") == DECLINED:
             self.server.ledger.count("declined")
             return 402, {"error": "the card is declined"}
         return self.server.ledger.charge(key, body)
-
-    def _answer(self, status: int, body: Charge, headers: dict[str, str] | None = None) -> None:
-        text = json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
 
     def _reset(self) -> None:
         """Closes the connection so that the client sees a reset: no lingering, RST at once."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class Loopback(ThreadingHTTPServer):
@@ -33,3 +36,19 @@ class Loopback(ThreadingHTTPServer):
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             sys.stdin.read()
+
+
+def answer(
+    request: BaseHTTPRequestHandler,
+    status: int,
+    body: Any,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Answers a request in JSON."""
+    text = json.dumps(body).encode()
+    request.send_response(status)
+    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+        request.send_header(name, value)
+    request.send_header("Content-Length", str(len(text)))
+    request.end_headers()
+    request.wfile.write(text)
