@@ -12,7 +12,7 @@ import click
 from worker.cli.common.command import group
 from worker.cli.common.confirm import confirm, yes_option
 from worker.cli.common.database import ask, session, url_option
-from worker.cli.common.operator import actor, deed_options
+from worker.cli.common.operator import Deed, deed_options
 from worker.cli.common.output import json_option, show_record, show_rows
 from worker.cli.common.parameters import duration, moment
 from worker.cli.common.terminal import say
@@ -119,8 +119,7 @@ def retry(
     ids: tuple[int, ...],
     state: str | None,
     limit: int,
-    reason: str | None,
-    by: str | None,
+    deed: Deed,
     yes: bool,
     database_url: str | None,
     as_json: bool,
@@ -136,7 +135,7 @@ def retry(
             ids = _ids(connection, (state or "dead",), limit, **chosen)
             if ids:
                 confirm(f"run {len(ids)} {state or 'dead'} jobs again", yes=yes)
-        found = _each(connection, "operate/retry", ids, actor(by), reason)
+        found = _each(connection, "operate/retry", ids, *deed)
     return _tell(found, "retried", as_json=as_json)
 
 
@@ -157,8 +156,7 @@ def cancel(
     state: tuple[str, ...],
     limit: int,
     wait: float,
-    reason: str | None,
-    by: str | None,
+    deed: Deed,
     yes: bool,
     database_url: str | None,
     as_json: bool,
@@ -174,7 +172,7 @@ def cancel(
             ids = _ids(connection, state or LIVE, limit, **chosen)
         if ids:
             confirm(f"cancel {_some(ids)}", yes=yes)
-        found = _cancelled(connection, ids, actor(by), reason, wait)
+        found = _cancelled(connection, ids, *deed, wait)
     return _tell(found, "cancelled", as_json=as_json)
 
 
@@ -189,8 +187,7 @@ def snooze(
     ids: tuple[int, ...],
     delay: float | None,
     at: dt.datetime | None,
-    reason: str | None,
-    by: str | None,
+    deed: Deed,
     database_url: str | None,
     as_json: bool,
 ) -> int:
@@ -200,7 +197,7 @@ def snooze(
             "say until when: --in or --at, not both", hint="worker jobs snooze 7 --in 10m"
         )
     with session(database_url) as connection:
-        found = _each(connection, "operate/snooze", ids, actor(by), reason, at, delay)
+        found = _each(connection, "operate/snooze", ids, *deed, at, delay)
     return _tell(found, "snoozed", as_json=as_json)
 
 

@@ -6,7 +6,7 @@ import click
 
 from worker.cli.common.command import group
 from worker.cli.common.database import ask, session, url_option
-from worker.cli.common.operator import actor, deed_options
+from worker.cli.common.operator import Deed, deed_options
 from worker.cli.common.output import json_option, show_record, show_rows
 from worker.cli.common.parameters import duration, rate
 from worker.cli.common.scope import Where, scope_options
@@ -55,8 +55,7 @@ def set_(
     failing: float | None,
     window: float,
     pause: float,
-    reason: str | None,
-    by: str | None,
+    deed: Deed,
     database_url: str | None,
     as_json: bool,
 ) -> None:
@@ -66,9 +65,7 @@ def set_(
     """
     rules = _rules(Limit(rate, burst, concurrency), failures, failing, window, pause)
     with session(database_url) as connection:
-        [found] = ask(
-            connection, "operate/limit", *where, *rules.parameters(), actor(by), reason, False
-        )
+        [found] = ask(connection, "operate/limit", *where, *rules.parameters(), *deed, False)
     found.pop("told")
     if not found.pop("changed"):
         say("it was set so already")
@@ -80,12 +77,10 @@ def set_(
 @deed_options
 @url_option
 @json_option
-def remove(
-    where: Where, reason: str | None, by: str | None, database_url: str | None, as_json: bool
-) -> None:
+def remove(where: Where, deed: Deed, database_url: str | None, as_json: bool) -> None:
     """Take a scope's limits and breaker away; the code's own come back when a worker starts."""
     with session(database_url) as connection:
-        found = ask(connection, "operate/unlimit", *where, actor(by), reason)
+        found = ask(connection, "operate/unlimit", *where, *deed)
     _show_scope(found, f"{where} has no limits", as_json=as_json)
 
 
@@ -94,12 +89,10 @@ def remove(
 @deed_options
 @url_option
 @json_option
-def reset(
-    where: Where, reason: str | None, by: str | None, database_url: str | None, as_json: bool
-) -> None:
+def reset(where: Where, deed: Deed, database_url: str | None, as_json: bool) -> None:
     """Close a scope's breaker now, and end its throttle."""
     with session(database_url) as connection:
-        found = ask(connection, "operate/reset_breaker", *where, actor(by), reason)
+        found = ask(connection, "operate/reset_breaker", *where, *deed)
     _show_scope(found, f"{where} has no open breaker and no throttle", as_json=as_json)
 
 

@@ -6,7 +6,7 @@ import click
 
 from worker.cli.common.command import group
 from worker.cli.common.database import ask, session, url_option
-from worker.cli.common.operator import actor, deed_options
+from worker.cli.common.operator import Deed, deed_options
 from worker.cli.common.output import json_option, show_record, show_rows
 from worker.cli.common.terminal import say
 
@@ -35,12 +35,10 @@ def list_(database_url: str | None, as_json: bool) -> None:
 @deed_options
 @url_option
 @json_option
-def pause(
-    queue: str, reason: str | None, by: str | None, database_url: str | None, as_json: bool
-) -> None:
+def pause(queue: str, deed: Deed, database_url: str | None, as_json: bool) -> None:
     """Claim nothing more from QUEUE. What runs goes on."""
     with session(database_url) as connection:
-        [found] = ask(connection, "operate/pause", queue, None, None, actor(by), reason)
+        [found] = ask(connection, "operate/pause", queue, None, None, *deed)
     if not found.pop("known"):
         say(f"no job and no worker names the queue {queue!r}; it is paused all the same")
     if not found.pop("changed"):
@@ -53,12 +51,10 @@ def pause(
 @deed_options
 @url_option
 @json_option
-def resume(
-    queue: str, reason: str | None, by: str | None, database_url: str | None, as_json: bool
-) -> None:
+def resume(queue: str, deed: Deed, database_url: str | None, as_json: bool) -> None:
     """Claim from QUEUE again."""
     with session(database_url) as connection:
-        found = ask(connection, "operate/resume", queue, None, None, actor(by), reason)
+        found = ask(connection, "operate/resume", queue, None, None, *deed)
     if not found:
         say(f"queue {queue!r} was not paused")
     since = found[0]["paused_at"] if found else None

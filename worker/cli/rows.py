@@ -13,7 +13,7 @@ import click
 from worker.cli.common.command import group
 from worker.cli.common.confirm import confirm, yes_option
 from worker.cli.common.database import ask_text, session, url_option
-from worker.cli.common.operator import actor, deed_options
+from worker.cli.common.operator import Deed, deed_options
 from worker.cli.common.output import json_option, show_record, show_rows
 from worker.cli.common.parameters import duration, moment
 from worker.cli.common.terminal import say
@@ -127,8 +127,7 @@ def retry(
     keys: tuple[str, ...],
     state: str | None,
     limit: int,
-    reason: str | None,
-    by: str | None,
+    deed: Deed,
     yes: bool,
     database_url: str | None,
     as_json: bool,
@@ -149,7 +148,7 @@ def retry(
             wanted = [row["parts"] for row in table.find((state or "dead",), limit, **chosen)]
             if wanted:
                 confirm(f"run {len(wanted)} {state or 'dead'} rows of {source} again", yes=yes)
-        found = table.each("retry", wanted, actor(by), reason)
+        found = table.each("retry", wanted, *deed)
     return _tell(source, found, "retried", as_json=as_json)
 
 
@@ -167,8 +166,7 @@ def cancel(
     source: str,
     keys: tuple[str, ...],
     wait: float,
-    reason: str | None,
-    by: str | None,
+    deed: Deed,
     yes: bool,
     database_url: str | None,
     as_json: bool,
@@ -181,7 +179,7 @@ def cancel(
         table = Table(connection, source)
         wanted = [table.key(key) for key in keys]
         confirm(f"cancel {_some(source, keys)}", yes=yes)
-        found = _cancelled(table, wanted, actor(by), reason, wait)
+        found = _cancelled(table, wanted, *deed, wait)
     return _tell(source, found, "cancelled", as_json=as_json)
 
 
@@ -198,8 +196,7 @@ def snooze(
     keys: tuple[str, ...],
     delay: float | None,
     at: dt.datetime | None,
-    reason: str | None,
-    by: str | None,
+    deed: Deed,
     database_url: str | None,
     as_json: bool,
 ) -> int:
@@ -212,7 +209,7 @@ def snooze(
     with session(database_url) as connection:
         table = Table(connection, source)
         wanted = [table.key(key) for key in keys]
-        found = table.each("snooze", wanted, actor(by), reason, at, delay)
+        found = table.each("snooze", wanted, *deed, at, delay)
     return _tell(source, found, "snoozed", as_json=as_json)
 
 

@@ -11,7 +11,7 @@ import click
 from worker.cli.common.command import group
 from worker.cli.common.confirm import confirm, yes_option
 from worker.cli.common.database import ask, session, url_option
-from worker.cli.common.operator import actor, deed_options
+from worker.cli.common.operator import Deed, deed_options
 from worker.cli.common.output import json_option, show_record, show_rows
 from worker.cli.common.parameters import duration
 from worker.cli.common.terminal import say
@@ -77,12 +77,10 @@ def show(name: str, ticks: int, database_url: str | None, as_json: bool) -> None
 @deed_options
 @url_option
 @json_option
-def pause(
-    name: str, reason: str | None, by: str | None, database_url: str | None, as_json: bool
-) -> None:
+def pause(name: str, deed: Deed, database_url: str | None, as_json: bool) -> None:
     """Enqueue nothing more for NAME. Its jobs that are enqueued go on."""
     with session(database_url) as connection:
-        found = ask(connection, "schedules/pause", name, actor(by), reason)
+        found = ask(connection, "schedules/pause", name, *deed)
         if not found:
             raise _missing(connection, name)
     if not found[0].pop("changed"):
@@ -95,12 +93,10 @@ def pause(
 @deed_options
 @url_option
 @json_option
-def resume(
-    name: str, reason: str | None, by: str | None, database_url: str | None, as_json: bool
-) -> None:
+def resume(name: str, deed: Deed, database_url: str | None, as_json: bool) -> None:
     """Let NAME tick again from now on. What it missed is not made up for."""
     with session(database_url) as connection:
-        found = ask(connection, "schedules/resume", name, actor(by), reason)
+        found = ask(connection, "schedules/resume", name, *deed)
         if not found:
             raise _missing(connection, name)
     if found[0]["was_paused_at"] is None:
@@ -113,12 +109,10 @@ def resume(
 @deed_options
 @url_option
 @json_option
-def run_now(
-    name: str, reason: str | None, by: str | None, database_url: str | None, as_json: bool
-) -> None:
+def run_now(name: str, deed: Deed, database_url: str | None, as_json: bool) -> None:
     """Enqueue the job of NAME now, even if it is paused. Its next tick stays as it is."""
     with session(database_url) as connection:
-        found = ask(connection, "schedules/run_now", name, actor(by), reason)
+        found = ask(connection, "schedules/run_now", name, *deed)
         if not found:
             raise _missing(connection, name)
     show_record(found[0], as_json=as_json)
@@ -160,8 +154,7 @@ def add(
     queue: str | None,
     replace: bool,
     app: str | None,
-    reason: str | None,
-    by: str | None,
+    deed: Deed,
     database_url: str | None,
     as_json: bool,
     **says: Any,
@@ -188,7 +181,9 @@ def add(
     with database(settings) as url, connected(url) as connection:
         require_schema(connection)
         _refuse_past(connection, schedule)
-        outcome = add_schedule(connection, schedule, replace=replace, by=actor(by), reason=reason)
+        outcome = add_schedule(
+            connection, schedule, replace=replace, by=deed.by, reason=deed.reason
+        )
         [row] = ask(connection, "schedules/list", name)
     show_record(
         {"schedule": name, "outcome": outcome, "next_at": _described(row)["next_at"]},
@@ -204,8 +199,7 @@ def add(
 @json_option
 def remove(
     name: str,
-    reason: str | None,
-    by: str | None,
+    deed: Deed,
     yes: bool,
     database_url: str | None,
     as_json: bool,
@@ -217,7 +211,7 @@ def remove(
         if not ask(connection, "schedules/list", name):
             raise _missing(connection, name)
         confirm(f"remove the schedule {name!r}", yes=yes)
-        removed = remove_schedule(connection, name, by=actor(by), reason=reason)
+        removed = remove_schedule(connection, name, by=deed.by, reason=deed.reason)
     show_record({"schedule": name, "removed": removed}, as_json=as_json)
 
 
