@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,10 +11,11 @@ import click
 from worker.cli.common.command import group
 from worker.cli.common.confirm import confirm, yes_option
 from worker.cli.common.database import ask, session, url_option
+from worker.cli.common.filters import error_type_option, limit_option, tenant_option
 from worker.cli.common.operator import Deed, deed_options
-from worker.cli.common.output import json_option, show_record, show_rows
+from worker.cli.common.outcomes import Outcome, cancelled, in_steps, tell, wait_option
+from worker.cli.common.output import json_option, show_rows, show_with
 from worker.cli.common.parameters import duration, moment
-from worker.cli.common.terminal import say
 from worker.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -39,20 +39,14 @@ COLUMNS = (
     "worker",
     "last_error",
 )
-DEEDS = ("id", "outcome", "detail")
-AT_ONCE = 1000  # ids in one statement
-ASK_AGAIN = 0.2  # seconds between two looks whether a running job has ended
-
-BLOCKED = {"running", "blocked", "missing", "finished", "busy"}
-"""Outcomes that mean: not done."""
 
 
 def filters(function: F) -> F:
     """--queue, --kind, --tenant, --error-type, --since."""
     for option in (
         click.option("--since", type=duration, help="Finished, or made, within this time."),
-        click.option("--error-type", metavar="CLASS", help="The last attempt ended with this."),
-        click.option("--tenant"),
+        error_type_option,
+        tenant_option,
         click.option("--kind"),
         click.option("--queue", "-q"),
     ):
@@ -68,7 +62,7 @@ def command() -> None:
 @command.command("list")
 @click.option("--state", "-s", multiple=True, type=click.Choice((*LIVE, *FINISHED)))
 @filters
-@click.option("--limit", "-n", type=click.IntRange(1), default=50, show_default=True)
+@limit_option(50)
 @url_option
 @json_option
 def list_(
@@ -96,21 +90,15 @@ def show(id: int, database_url: str | None, as_json: bool) -> None:
     [job] = found
     job |= {name: masked(job[name]) for name in ("args", "result", "last_error")}
     attempts = [dict(zip(columns, row, strict=True)) for row in rows]
-    if as_json:
-        show_record({**job, "attempts": attempts}, as_json=True)
-        return
-    show_record(job, as_json=False)
-    if attempts:
-        click.echo()
-        shown = [name for name in columns if name not in ("token", "took")]
-        show_rows(attempts, shown, as_json=False)
+    shown = [name for name in columns if name not in ("token", "took")]
+    show_with(job, "attempts", attempts, shown, as_json=as_json)
 
 
 @command.command("retry")
 @click.argument("ids", type=int, nargs=-1)
 @click.option("--state", "-s", type=click.Choice(FINISHED), help="Instead of ids.")
 @filters
-@click.option("--limit", "-n", type=click.IntRange(1), default=10_000, show_default=True)
+@limit_option(10_000)
 @deed_options
 @yes_option
 @url_option
@@ -143,10 +131,8 @@ def retry(
 @click.argument("ids", type=int, nargs=-1)
 @click.option("--state", "-s", type=click.Choice(LIVE), multiple=True, help="Instead of ids.")
 @filters
-@click.option("--limit", "-n", type=click.IntRange(1), default=10_000, show_default=True)
-@click.option(
-    "--wait", type=duration, default="5s", show_default=True, help="For running ones to end."
-)
+@limit_option(10_000)
+@wait_option
 @deed_options
 @yes_option
 @url_option
@@ -172,7 +158,7 @@ def cancel(
             ids = _ids(connection, state or LIVE, limit, **chosen)
         if ids:
             confirm(f"cancel {_some(ids)}", yes=yes)
-        found = _cancelled(connection, ids, *deed, wait)
+        found = _cancelled(connection, ids, deed, wait)
     return _tell(found, "cancelled", as_json=as_json)
 
 
@@ -220,47 +206,20 @@ def _require_choice(state: Any, chosen: dict[str, Any]) -> None:
 
 
 def _each(connection: Connection, name: str, ids: Sequence[int], *params: Any) -> Rows:
-    found: Rows = []
-    ordered = sorted(set(ids))
-    for start in range(0, len(ordered), AT_ONCE):
-        found += ask(connection, name, ordered[start : start + AT_ONCE], *params)
-    return found
+    return in_steps(lambda step: ask(connection, name, step, *params), sorted(set(ids)))
 
 
-def _cancelled(
-    connection: Connection, ids: Sequence[int], by: str, reason: str | None, wait: float
-) -> Rows:
-    """What became of each. Those that run are asked about again until they have ended or `wait`
-    seconds have passed: one that failed at that moment waits for its next attempt, and is
-    cancelled then."""
-    until = time.monotonic() + wait
-    outcomes: dict[int, dict[str, Any]] = {}
-    open_ids = sorted(set(ids))
-    while open_ids:
-        for row in _each(connection, "operate/cancel", open_ids, by, reason):
-            asked = outcomes.get(row["id"], row)["outcome"] in ("asked", "busy")
-            if asked and row["outcome"] == "finished" and row["detail"] == "cancelled":
-                row = {"id": row["id"], "outcome": "cancelled", "detail": "while it ran"}
-            outcomes[row["id"]] = row
-        open_ids = [id for id in open_ids if outcomes[id]["outcome"] in ("asked", "busy")]
-        if not open_ids or time.monotonic() >= until:
-            break
-        time.sleep(ASK_AGAIN)
+def _cancelled(connection: Connection, ids: Sequence[int], deed: Deed, wait: float) -> Rows:
+    def cancel(ids: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+        for row in _each(connection, "operate/cancel", ids, *deed):
+            yield row["id"], row
+
+    outcomes = cancelled(cancel, ids, wait)
     return [outcomes[id] for id in sorted(outcomes)]
 
 
 def _tell(found: Rows, done: str, *, as_json: bool) -> int:
-    """Shows what became of each. One that alone was asked for and was not done is an error; of
-    several the exit code tells that some were not."""
-    not_done = [row for row in found if row["outcome"] in BLOCKED]
-    if len(found) == 1 and not_done:
-        raise _refused(found[0], done)
-    show_rows(found, DEEDS, as_json=as_json)
-    for row in not_done:
-        say(str(_refused(row, done)), error=True)
-    if not found:
-        say("no job fits")
-    return NotFound.exit_code if not_done else 0
+    return tell(found, "job", "id", lambda row: _refused(row, done), as_json=as_json)
 
 
 def _refused(row: dict[str, Any], done: str) -> NotFound:

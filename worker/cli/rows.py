@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +12,11 @@ import click
 from worker.cli.common.command import group
 from worker.cli.common.confirm import confirm, yes_option
 from worker.cli.common.database import ask_text, session, url_option
+from worker.cli.common.filters import error_type_option, limit_option, tenant_option
 from worker.cli.common.operator import Deed, deed_options
-from worker.cli.common.output import json_option, show_record, show_rows
+from worker.cli.common.outcomes import Outcome, cancelled, in_steps, tell, wait_option
+from worker.cli.common.output import json_option, show_rows, show_with
 from worker.cli.common.parameters import duration, moment
-from worker.cli.common.terminal import say
 from worker.errors import NotFound, TableUnfit, UsageError
 
 if TYPE_CHECKING:
@@ -33,20 +33,9 @@ Key = list[str]  # the texts of the key's columns
 STATES = ("due", "running", "retrying", "scheduled", "dead", "cancelled")
 FINAL = ("dead", "cancelled")
 COLUMNS = ("key", "state", "due_at", "attempt", "worker", "ended_at", "error_type", "last_error")
-DEEDS = ("key", "outcome", "detail")
-AT_ONCE = 1000  # rows in one statement
-ASK_AGAIN = 0.2  # seconds between two looks whether a running row has ended
-
-BLOCKED = {"running", "idle", "missing", "finished", "busy"}
-"""Outcomes that mean: not done."""
 
 state_option = click.option("--state", "-s", multiple=True, type=click.Choice(STATES))
-limit_option = click.option("--limit", "-n", type=click.IntRange(1), show_default=True, default=50)
-tenant_option = click.option("--tenant")
 since_option = click.option("--since", type=duration, help="The last attempt ended within this.")
-error_option = click.option(
-    "--error-type", metavar="CLASS", help="The last attempt ended with this."
-)
 
 
 @group("rows")
@@ -62,9 +51,9 @@ def command() -> None:
 @click.argument("source")
 @state_option
 @tenant_option
-@error_option
+@error_type_option
 @since_option
-@limit_option
+@limit_option(50)
 @url_option
 @json_option
 def list_(
@@ -100,14 +89,8 @@ def show(source: str, key: str, database_url: str | None, as_json: bool) -> None
         columns, rows = audit.run(connection, "attempts_of", row=row["key"], source=source)
     row["last_error"] = masked(row["last_error"])
     attempts = [dict(zip(columns, attempt, strict=True)) for attempt in rows]
-    if as_json:
-        show_record({**row, "attempts": attempts}, as_json=True)
-        return
-    show_record(row, as_json=False)
-    if attempts:
-        click.echo()
-        shown = [name for name in columns if name not in ("token", "took")]
-        show_rows(attempts, shown, as_json=False)
+    shown = [name for name in columns if name not in ("token", "took")]
+    show_with(row, "attempts", attempts, shown, as_json=as_json)
 
 
 @command.command("retry")
@@ -115,9 +98,9 @@ def show(source: str, key: str, database_url: str | None, as_json: bool) -> None
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option("--state", "-s", type=click.Choice(FINAL), help="Instead of keys.")
 @tenant_option
-@error_option
+@error_type_option
 @since_option
-@click.option("--limit", "-n", type=click.IntRange(1), default=10_000, show_default=True)
+@limit_option(10_000)
 @deed_options
 @yes_option
 @url_option
@@ -155,9 +138,7 @@ def retry(
 @command.command("cancel")
 @click.argument("source")
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-@click.option(
-    "--wait", type=duration, default="5s", show_default=True, help="For running ones to end."
-)
+@wait_option
 @deed_options
 @yes_option
 @url_option
@@ -179,7 +160,7 @@ def cancel(
         table = Table(connection, source)
         wanted = [table.key(key) for key in keys]
         confirm(f"cancel {_some(source, keys)}", yes=yes)
-        found = _cancelled(table, wanted, *deed, wait)
+        found = _cancelled(table, wanted, deed, wait)
     return _tell(source, found, "cancelled", as_json=as_json)
 
 
@@ -255,11 +236,8 @@ class Table:
 
     def each(self, operation: str, keys: Sequence[Key], *params: Any) -> Found:
         """What became of each, each asked for once."""
-        found: Found = []
         wanted = [list(key) for key in dict.fromkeys(tuple(key) for key in keys)]
-        for start in range(0, len(wanted), AT_ONCE):
-            found += self.ask(operation, wanted[start : start + AT_ONCE], *params)
-        return found
+        return in_steps(lambda step: self.ask(operation, step, *params), wanted)
 
     def _run(self, operation: str, *params: Any) -> Found:
         import psycopg
@@ -289,42 +267,15 @@ def _parts(written: str) -> Key:
     return parts
 
 
-def _cancelled(
-    table: Table, keys: Sequence[Key], by: str, reason: str | None, wait: float
-) -> Found:
-    """What became of each. Those that run are asked about again until they have ended or `wait`
-    seconds have passed: one that failed at that moment waits for its next attempt, and is
-    cancelled then."""
-    until = time.monotonic() + wait
-    outcomes: dict[tuple[str, ...], dict[str, Any]] = {}
-    left = list(dict.fromkeys(tuple(key) for key in keys))
-    while left:
-        found = table.each("cancel", [list(key) for key in left], by, reason)
-        for key, row in zip(left, found, strict=True):
-            asked = outcomes.get(key, row)["outcome"] in ("asked", "busy")
-            if asked and row["outcome"] == "finished" and row["detail"] == "cancelled":
-                row |= {"outcome": "cancelled", "detail": "while it ran"}
-            outcomes[key] = row
-        left = [key for key in left if outcomes[key]["outcome"] in ("asked", "busy")]
-        if time.monotonic() >= until:
-            break
-        if left:
-            time.sleep(ASK_AGAIN)
-    return list(outcomes.values())
+def _cancelled(table: Table, keys: Sequence[Key], deed: Deed, wait: float) -> Found:
+    def cancel(keys: Sequence[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], Outcome]]:
+        return zip(keys, table.each("cancel", [list(key) for key in keys], *deed), strict=True)
+
+    return list(cancelled(cancel, (tuple(key) for key in keys), wait).values())
 
 
 def _tell(source: str, found: Found, done: str, *, as_json: bool) -> int:
-    """Shows what became of each. One that alone was asked for and was not done is an error; of
-    several the exit code tells that some were not."""
-    not_done = [row for row in found if row["outcome"] in BLOCKED]
-    if len(found) == 1 and not_done:
-        raise _refused(source, found[0], done)
-    show_rows(found, DEEDS, as_json=as_json)
-    for row in not_done:
-        say(str(_refused(source, row, done)), error=True)
-    if not found:
-        say("no row fits")
-    return NotFound.exit_code if not_done else 0
+    return tell(found, "row", "key", lambda row: _refused(source, row, done), as_json=as_json)
 
 
 def _refused(source: str, row: dict[str, Any], done: str) -> NotFound:

@@ -12,7 +12,7 @@ from worker.cli.common.command import group
 from worker.cli.common.confirm import confirm, yes_option
 from worker.cli.common.database import ask, session, url_option
 from worker.cli.common.operator import Deed, deed_options
-from worker.cli.common.output import json_option, show_record, show_rows
+from worker.cli.common.output import json_option, show_record, show_rows, show_with
 from worker.cli.common.parameters import duration
 from worker.cli.common.terminal import say
 from worker.errors import NotFound, RegistrationError, UsageError
@@ -63,13 +63,7 @@ def show(name: str, ticks: int, database_url: str | None, as_json: bool) -> None
         last = ask(connection, "schedules/ticks", name, ticks)
     record = _described(found[0])
     record["args"] = masked(record["args"])
-    if as_json:
-        show_record({**record, "ticks": last}, as_json=True)
-        return
-    show_record(record, as_json=False)
-    if last:
-        click.echo()
-        show_rows(last, TICKS, as_json=False)
+    show_with(record, "ticks", last, TICKS, as_json=as_json)
 
 
 @command.command("pause")

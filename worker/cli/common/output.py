@@ -56,6 +56,19 @@ def show_record(record: Row, *, as_json: bool) -> None:
             _write(f"{name}\t{plain(value).translate(_ESCAPES)}")
 
 
+def show_with(
+    record: Row, name: str, rows: Sequence[Row], columns: Sequence[str], *, as_json: bool
+) -> None:
+    """One thing, and the rows that belong to it: below it, or in its JSON as `name`."""
+    if as_json:
+        show_record({**record, name: rows}, as_json=True)
+        return
+    show_record(record, as_json=False)
+    if rows:
+        click.echo()
+        show_rows(rows, columns, as_json=False)
+
+
 def show_text(text: str) -> None:
     """Text as it stands, such as SQL."""
     _write(text.rstrip("\n"))
