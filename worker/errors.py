@@ -98,10 +98,6 @@ class TableUnfit(DuerowError):
     exit_code = 8
 
 
-class WorkerLost(DuerowError):
-    """This worker was declared dead: its lease ran out, its rows run elsewhere."""
-
-
 class ProcessesDied(DuerowError):
     """The processes of `worker run --processes` end as soon as they are started."""
 

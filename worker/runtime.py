@@ -78,7 +78,6 @@ class Report:
     failed: int
     released: int
     lost: int
-    stuck: int
     left: int | None = None
 
 
@@ -162,7 +161,7 @@ class Worker:
             self._stopping.set()
         self.server = server = await probe(self._url, self._settings.connect_timeout)
         self._assemble(server, await self._sources())
-        await self._start(server)
+        await self._start()
         services = [asyncio.create_task(s.run(), name=s.name) for s in self._services()]
         if drain is not None:  # no task has begun yet, so nothing is claimed
             budget = Drain(drain, self._loop, self._executor, self._settler, self._ticker)
@@ -184,7 +183,6 @@ class Worker:
             self._settler.failed,
             self._settler.released,
             self._settler.lost,
-            self._executor.rows_running,
             left,
         )
 
@@ -364,7 +362,7 @@ class Worker:
 
     # --- running ---------------------------------------------------------------------------
 
-    async def _start(self, server: Server) -> None:
+    async def _start(self) -> None:
         if self.health is not None:
             await self.health.start()
         await self._sessions.start(

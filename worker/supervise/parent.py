@@ -20,6 +20,7 @@ from worker.events import Event, WorkerDraining, WorkerStarted
 from worker.interrupts import FORCED
 
 ABANDON, STATUS = b"abandon", b"status"
+"""What the supervisor says, a line each."""
 INHERITED = "DUEROW_PROCESS"
 """The variable by which a program that the supervisor has started knows its place."""
 
@@ -71,11 +72,11 @@ class Parent:
         lines = self._channel.makefile("rb")
         with suppress(OSError):
             for line in lines:
-                match line.strip():
-                    case b"abandon":
-                        self._abandon(FORCED)
-                    case b"status":
-                        self._ask(lambda status: self._tell({"status": status}))
+                word = line.strip()
+                if word == ABANDON:
+                    self._abandon(FORCED)
+                elif word == STATUS:
+                    self._ask(lambda status: self._tell({"status": status}))
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _tell(self, what: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from worker.supervise.backoff import Backoff
+from worker.supervise.parent import STATUS
 
 
 class Process:
@@ -80,7 +81,7 @@ class Process:
         """For its status; once, until it answers."""
         if not self._asked:
             self._asked = True
-            self.say(b"status")
+            self.say(STATUS)
 
     def hear(self) -> None:
         """Takes in what it has said. Without a channel afterwards, it says no more."""

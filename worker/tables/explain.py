@@ -18,7 +18,6 @@ from worker.tables.problem import Problem
 
 Node = Mapping[str, Any]
 
-DISABLED = 1e9  # before Postgres 18 a plan that could not do without what is off costs more
 TENANTS, VISIT, PER_TENANT = 10, 200, 10  # of the tenants whose turn it is, those explained
 _WORKER: tuple[object, ...] = ("tables explain", "", 0, "", [], [], 0, 1.0)
 
