@@ -34,8 +34,8 @@ def work(url: str, slots: int, settled: Count) -> None:
         running = asyncio.create_task(worker.run())
         while not running.done():
             await asyncio.wait([running], timeout=TOLD_EVERY)
-            if worker._assembled:
-                settled.value = worker._settler.settled
+            if worker.worker_id is not None:
+                settled.value = worker.parts.settler.settled
         report = await running
         settled.value = report.settled
 

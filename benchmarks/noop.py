@@ -70,7 +70,7 @@ class Measured(Worker):
         self.backends: dict[str, float] = {}
 
     async def _drain(self) -> int:
-        for link in (self._claim_link, self._settle_link):
+        for link in (self.parts.claim_link, self.parts.settle_link):
             self.backends[link.name] = backend_spent(link)
         return await super()._drain()
 

@@ -661,9 +661,9 @@ async def test_a_lot_whose_wait_is_over_waits_for_a_slot_in_peace(
             await go.wait()
 
     async with running(app, db_url, concurrency=1) as one:
-        one.worker._loop._mean_run = 0.001  # so that rows are claimed ahead
+        one.worker.parts.loop._mean_run = 0.001  # so that rows are claimed ahead
         await parcels(apg, 1)
-        await until(lambda: len(one.worker._loop._buffer) == 1)
+        await until(lambda: len(one.worker.parts.loop._buffer) == 1)
         before, began = pumps, time.monotonic()
         await until(lambda: time.monotonic() - began > 0.5)
         assert pumps - before < 20

@@ -166,7 +166,7 @@ async def test_one_that_fails_does_not_keep_the_others(
     async with running(app, db_url, lease=0.6) as one:
         await until(lambda: one.seen.of(ServiceFailed))
         broken = {"stats", "tidy"}  # both touch the table
-        others = [c.name for c in one.worker._chores._chores if c.name not in broken]
+        others = [c.name for c in one.worker.parts.chores._chores if c.name not in broken]
         ran = "select array_agg(name) @> $1 from worker.chores where last_ms is not null"
         await until(lambda: apg.fetchval(ran, others))
         [key] = await put(apg, "work")

@@ -48,7 +48,7 @@ async def started(app: App, url: str) -> None:
 
 async def test_list(db_url: str, cli: CLI, pg: psycopg.Connection[Any]) -> None:
     async with running(an_app(), db_url) as one:
-        await until(lambda: one.worker._ticker.looked.is_set())
+        await until(lambda: one.worker.parts.ticker.looked.is_set())
         add_schedule(pg, Schedule("often", kind="beat", every=90))
         found = {row["name"]: row for row in cli("schedules", "list").rows}
         weekly = found["weekly"]
@@ -70,7 +70,7 @@ async def test_show_masks_secrets_and_tells_the_last_ticks(
     db_url: str, cli: CLI, apg: asyncpg.Connection
 ) -> None:
     async with running(an_app(), db_url) as one:
-        await until(lambda: one.worker._ticker.looked.is_set())
+        await until(lambda: one.worker.parts.ticker.looked.is_set())
         await apg.execute("update worker.schedules set next_at = now(), cron = cron")
         await until(lambda: one.seen.of(ScheduleTicked))
         await until(lambda: apg.fetchval("select count(*) = 1 from worker.jobs_finished"))
@@ -232,7 +232,7 @@ def test_add_checks_against_the_app(cli: CLI, tmp_path: Path) -> None:
 
 async def test_what_stands_in_the_code_is_left_to_it(db_url: str, cli: CLI) -> None:
     async with running(an_app(), db_url) as one:
-        await until(lambda: one.worker._ticker.looked.is_set())
+        await until(lambda: one.worker.parts.ticker.looked.is_set())
         for verb in (
             ("remove", "weekly", "--yes"),
             ("add", "weekly", "report", "--every", "1h", "--replace"),

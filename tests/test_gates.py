@@ -403,12 +403,12 @@ async def test_a_pause_takes_back_what_has_not_started_and_is_heard_at_once(
     app = app_of(count, 0.002)
     await put(apg, "send", count=4000)
     async with running(app, db_url, concurrency=2) as one:
-        await until(lambda: count.ran > 200 and one.worker._loop.buffered > 2)
+        await until(lambda: count.ran > 200 and one.worker.parts.loop.buffered > 2)
         await apg.execute(
             "insert into worker.gates (kind, paused_at) values ('send', now()); notify duerow_gates"
         )
         paused = time.monotonic()
-        await until(lambda: not one.worker.running and not one.worker._loop.buffered)
+        await until(lambda: not one.worker.running and not one.worker.parts.loop.buffered)
         assert time.monotonic() - paused < 1.0
         ran = count.ran
         await until(lambda: apg.fetchval("select count(*) = 0 from worker.jobs where owner > 0"))

@@ -42,7 +42,7 @@ async def test_a_worker_that_stops_returns_its_part_of_a_limit_row_by_row(
     async with running(app, db_url, concurrency=2) as one:
         await until(lambda: len(ran) == 2)
         stopping = asyncio.create_task(one.stop())  # until the long one has ended
-        await until(lambda: not one.worker._loop.open)
+        await until(lambda: not one.worker.parts.loop.open)
         short.set()
         try:
             await until(lambda: in_use_is(apg, 0), 3)
@@ -164,9 +164,9 @@ async def test_a_breaker_tries_again_when_the_row_that_tried_it_is_gone(
         )
         [first] = await put(apg, "send")
         await apg.execute("notify duerow, 'default'")
-        await until(lambda: one.worker._loop.buffered)
+        await until(lambda: one.worker.parts.loop.buffered)
         await apg.execute("delete from worker.jobs where id = $1", first)
-        one.worker._loop._release_buffer()
+        one.worker.parts.loop._release_buffer()
         [second] = await put(apg, "send")
         await apg.execute("notify duerow, 'default'")
         await until(lambda: second in ran, 8)
@@ -187,7 +187,7 @@ async def test_tenants_whose_gates_are_being_made_are_asked_again(
     app.limit(kind="send", each_tenant=True, concurrency=5)
     async with running(app, db_url, poll_interval=20.0, poll_max=20.0) as one:
         await until(lambda: apg.fetchval("select count(*) = 1 from worker.gates"))
-        await until(lambda: one.worker._gates._gates)
+        await until(lambda: one.worker.parts.gates._gates)
         transaction = apg.transaction()
         await transaction.start()
         await apg.execute("insert into worker.gates (kind, tenant) values ('send', 'new')")

@@ -43,7 +43,7 @@ async def test_what_it_says_of_itself(db_url: str, apg: asyncpg.Connection) -> N
     await put(apg, "charge", queue="payments", count=2)
     async with running(app, db_url, concurrency=3, lease=3.0, worker_name="web.7") as one:
         await until(lambda: len(one.worker.running) == 2)
-        one.worker._heartbeat.beat_now()
+        one.worker.parts.heartbeat.beat_now()
         await until(lambda: apg.fetchval("select running = 2 from worker.workers"))
         row = await apg.fetchrow(
             "select *, extract(epoch from lease) as seconds from worker.workers"
@@ -122,7 +122,7 @@ async def test_a_worker_that_was_declared_dead_starts_over(
         await until(lambda: one.worker.running)
         first = one.id
         await declare_dead(apg, first)
-        one.worker._heartbeat.beat_now()
+        one.worker.parts.heartbeat.beat_now()
         await until(lambda: one.seen.of(WorkerFenced))
         await until(lambda: one.seen.of(RowSettled))
         assert one.id > first
@@ -168,7 +168,7 @@ async def test_the_late_result_of_a_worker_that_was_declared_dead_is_refused(
             await until(lambda: other.seen.of(RowSettled))
             go.set()
             await until(lambda: one.seen.of(RowLost))
-        assert one.worker._settler.lost == 1
+        assert one.worker.parts.settler.lost == 1
         row = await job(apg, key)
         assert (row["state"], row["result"]) == ("done", '"elsewhere"')
         lost = "select message from worker.attempts where outcome = 'lost'"
@@ -190,7 +190,7 @@ async def test_a_worker_that_was_declared_dead_claims_nothing_under_its_old_id(
         asked = len(one.seen.of(RowsClaimed))
         await until(lambda: len(one.seen.of(RowsClaimed)) > asked + 2)
         assert (await job(apg, key))["state"] == "due"
-        one.worker._heartbeat.beat_now()
+        one.worker.parts.heartbeat.beat_now()
         await until(lambda: one.seen.of(RowSettled))
         assert (await job(apg, key))["worker"] == one.id > first
 
@@ -208,7 +208,7 @@ async def test_declared_dead_while_it_drains(db_url: str, apg: asyncpg.Connectio
         stopping = asyncio.create_task(one.stop())
         await until(lambda: apg.fetchval("select draining_at is not null from worker.workers"))
         await declare_dead(apg, one.id)
-        one.worker._heartbeat.beat_now()
+        one.worker.parts.heartbeat.beat_now()
         report = await stopping
     assert not one.seen.of(ServiceFailed)
     assert report.lost + report.released == 1

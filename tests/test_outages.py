@@ -64,12 +64,12 @@ async def test_a_link_that_is_cut_again_and_again(
     async with running(app_of(ran, 0.002), db_url, lease=5.0, concurrency=4) as one:
         for round_ in range(1, rounds + 1):
             await enqueue(apg, 60)
-            one.worker._heartbeat.beat_now()  # it connects for its first beat
+            one.worker.parts.heartbeat.beat_now()  # it connects for its first beat
             await until(lambda: cut(apg, link))
             await until(lambda n=round_: all_done(apg, 60 * n))
         assert not one.seen.of(ServiceFailed)
         assert await apg.fetchval("select count(*) from worker.workers") == 1, "never given up"
-        await until(lambda: not one.worker._loop.buffered)
+        await until(lambda: not one.worker.parts.loop.buffered)
     assert sorted(ran) == sorted([*range(1, 61)] * rounds), "each ran once"
     assert one.report is not None
     assert (one.report.settled, one.report.lost) == (60 * rounds, 0)

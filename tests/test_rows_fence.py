@@ -125,7 +125,7 @@ async def test_a_row_put_off_in_flight_is_found_when_it_is_due_again(
     )
     app, seen = counting()
     async with running(app, db_url) as worker_:
-        chores = [c for c in worker_.worker._chores._chores if c.name == "orphans donations"]
+        chores = [c for c in worker_.worker.parts.chores._chores if c.name == "orphans donations"]
         await until(
             lambda: apg.fetchval(
                 "select last_run_at from worker.chores where name = 'orphans donations'"
@@ -137,7 +137,7 @@ async def test_a_row_put_off_in_flight_is_found_when_it_is_due_again(
             "update worker.chores set last_run_at = null"
         )
         chores[0].next_try = 0
-        worker_.worker._listener.wake.set()
+        worker_.worker.parts.listener.wake.set()
         await until(lambda: sorted(c.id for c in seen) == [1, 2])
         await until(lambda: len(worker_.seen.of(RowSettled)) == 2)
     for key in (1, 2):
@@ -296,9 +296,9 @@ async def test_rows_that_did_not_start_go_back_unrecorded(
     await make_donations(apg, 400)
     async with running(app, db_url, concurrency=2) as worker:
         await until(lambda: len(ran) == 22)
-        await until(lambda: worker.worker._loop.buffered)
+        await until(lambda: worker.worker.parts.loop.buffered)
         worker.worker.stop()
-        await until(lambda: worker.worker._settler.released)
+        await until(lambda: worker.worker.parts.settler.released)
         go.set()
     assert await in_flight(apg) == 0
     assert sorted(ran) == sorted(set(ran))
@@ -342,11 +342,11 @@ async def test_a_claim_whose_answer_never_came_is_given_back(
         async with apg.transaction():  # so that the worker itself cannot take them first
             await apg.execute("insert into donations (amount) values (2), (3)")
             assert len(await claim(apg, worker.id)) == 2
-        [claimer] = worker.worker._loop._claimer._claimers
+        [claimer] = worker.worker.parts.loop._claimer._claimers
 
         def asked() -> bool:  # a claim that is under way knows nothing of a break
             claimer.unsure = True
-            worker.worker._loop.heard()
+            worker.worker.parts.loop.heard()
             return len(seen) == 3
 
         await until(asked)
@@ -372,7 +372,7 @@ async def test_a_session_that_settled_without_hearing_of_it(
     async with running(app, db_url) as worker:
         await until(lambda: worker.seen.of(RowSettled))
         [settled] = worker.seen.of(RowSettled)
-        rows = worker.worker._settler._outboxes["donations"].source
+        rows = worker.worker.parts.settler._outboxes["donations"].source
         [(sql, params)] = rows.settle(ran[0].owner, [_settlement(settled)])
         assert not await apg.fetch(sql, *params), "it is no longer ours"
         sql, params = rows.confirm(ran[0].owner, [_settlement(settled)])

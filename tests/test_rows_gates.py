@@ -115,7 +115,7 @@ async def test_a_throttled_tenant_is_left_alone_at_no_attempt(
             lambda: apg.fetchval("select count(*) = 40 from donations where next_at is null")
         )
         await until(lambda: not first.worker.running)
-        await until(lambda: first.worker._settler.idle.is_set())
+        await until(lambda: first.worker.parts.settler.idle.is_set())
     left = await apg.fetch("select org, duerow_attempt from donations where next_at is not null")
     assert {(record["org"], record["duerow_attempt"]) for record in left} == {("org 1", 0)}
     assert len(counted.at) < 60, "those that waited were not tried"
@@ -128,7 +128,7 @@ async def test_a_pause_holds_and_is_heard(apg: asyncpg.Connection, db_url: str, 
     await apg.execute(f"insert into worker.gates ({scope}, paused_at) values ('donations', now())")
     counted = Counted()
     async with running(counted.app, db_url) as first:
-        await until(lambda: first.worker._gates._gates)
+        await until(lambda: first.worker.parts.gates._gates)
         assert await in_flight(apg) == 0
         await apg.execute("update worker.gates set paused_at = null; notify duerow_gates")
         await until(lambda: counted.at)
@@ -152,5 +152,5 @@ async def test_a_breaker_opens(apg: asyncpg.Connection, db_url: str) -> None:
         await until(lambda: not first.worker.running)
         before = calls
         await apg.execute("notify duerow, 'donations'")
-        await until(lambda: not first.worker._loop.buffered)
+        await until(lambda: not first.worker.parts.loop.buffered)
     assert 5 <= calls == before < 50

@@ -361,7 +361,7 @@ async def test_an_update_of_the_row_while_it_is_settled(
             await apg.execute("update donations set note = 'mine' where id = 2")
             go.set()
             await until(lambda: len(worker.seen.of(RowSettled)) == 3)
-            await until(lambda: worker.worker._settler._outboxes["donations"].busy)
+            await until(lambda: worker.worker.parts.settler._outboxes["donations"].busy)
         await until(lambda: len(worker.seen.of(RowSettled)) == 4)
         row = await one(apg, 2)
         assert (row["note"], row["duerow_owner"]) == ("mine", None)

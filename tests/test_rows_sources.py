@@ -261,7 +261,7 @@ async def test_what_a_result_needs_dropped_mid_run(
         await until(lambda: worker.seen.of(SourceFailed))
         await apg.execute("update refunds set next_at = now()")
         await until(lambda: len(worker.seen.of(RowSettled)) == 2)
-        assert worker.worker._settler.pending == 1
+        assert worker.worker.parts.settler.pending == 1
         await apg.execute(mend_it)
         await until(lambda: len(worker.seen.of(RowSettled)) == 3)
         assert await outcomes(apg) == [(1, "done")] * 3, "of row 1 of either table"
@@ -279,7 +279,7 @@ async def test_a_source_that_is_broken_while_its_claims_are_unsure(
         await until(lambda: len(worker.seen.of(RowSettled)) == 2)
         async with locked(db_url, "donations"):
             await until(lambda: worker.seen.of(SourceFailed))
-            for claimer in worker.worker._loop._claimer._claimers:
+            for claimer in worker.worker.parts.loop._claimer._claimers:
                 if claimer.name == "donations":
                     claimer.unsure, claimer.rests_until = True, 0.0
             await apg.execute("update refunds set next_at = now()")

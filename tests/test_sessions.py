@@ -187,7 +187,7 @@ async def test_both_roll_back_when_the_claim_was_lost_meanwhile(
         await apg.execute("update worker.jobs set token = token + 1, owner = $1", other)
         go.set()
         await until(lambda: one.seen.of(RowLost))
-        await until(lambda: one.worker._settler.idle.is_set())
+        await until(lambda: one.worker.parts.settler.idle.is_set())
         row = await job(apg, key)
         assert (row["state"], row["worker"], row["token"]) == ("running", other, 2)
         assert await effects() == []

@@ -214,7 +214,7 @@ async def test_a_tick_is_decided_within_a_tenth_of_a_second(
     app = App()
     app.handler("work")(lambda: None)
     async with running(app, db_url, poll_interval=5, poll_max=5) as one:
-        await until(lambda: one.worker._ticker.looked.is_set())
+        await until(lambda: one.worker.parts.ticker.looked.is_set())
         await add_schedule(apg, Schedule("quick", kind="work", cron="* * * * * *"))
         await until(lambda: len(one.seen.of(ScheduleTicked)) >= 3)
     late = await apg.fetch(
@@ -477,7 +477,7 @@ async def test_code_is_written_down_at_the_start(db_url: str, apg: asyncpg.Conne
 
     app.schedule("hourly", every=3600, kind="report", args={"n": 2}, catch_up="all")
     async with running(app, db_url) as one:
-        await until(lambda: one.worker._ticker.looked.is_set())
+        await until(lambda: one.worker.parts.ticker.looked.is_set())
         found = await apg.fetch("select * from worker.schedules order by name")
         held = await apg.fetchval("select schedules from worker.workers")
     assert [(each["name"], each["origin"], each["queue"]) for each in found] == [
@@ -745,7 +745,7 @@ async def test_behind_a_transaction_pooler(postgres_tcp: str) -> None:
         app.handler("work")(lambda: None)
         apg = await asyncpg.connect(postgres_tcp)
         async with running(app, pooled) as one, running(app, pooled) as two:
-            await until(lambda: one.worker._ticker.looked.is_set())
+            await until(lambda: one.worker.parts.ticker.looked.is_set())
             await add_schedule(
                 apg, Schedule("quick", kind="work", cron="* * * * * *", catch_up="all")
             )

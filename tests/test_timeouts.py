@@ -99,7 +99,7 @@ async def test_a_timeout_frees_the_slot(
 
         release.set()  # what it answers now is nobody's concern
         await until(lambda: "ended" in noted)
-        await until(lambda: one.worker._settler.idle.is_set())
+        await until(lambda: one.worker.parts.settler.idle.is_set())
         assert await apg.fetch("select * from worker.all_jobs order by id") == before
         assert (await job(apg, next_))["state"] == "done"
         assert not one.seen.of(ServiceFailed)
@@ -318,13 +318,13 @@ async def test_an_operator_stops_a_running_row(
     object.__setattr__(app.registry.get(kind), "timeout", 0)
     [key] = await put(apg, kind)
     async with running(app, db_url, concurrency=1) as one:
-        await until(lambda: noted and one.worker._listener.live)
+        await until(lambda: noted and one.worker.parts.listener.live)
         await cancelled_by_an_operator(apg, key)
         await until(lambda: one.seen.of(RowSettled))
         row = await job(apg, key)
         assert (row["state"], row["last_error"]) == ("cancelled", "an operator asked for it")
         handled = "select handled_at is not null from worker.operator_actions"
-        one.worker._heartbeat.beat_now()
+        one.worker.parts.heartbeat.beat_now()
         await until(lambda: apg.fetchval(handled))
         release.set()
     assert not one.seen.of(RowLost)

@@ -567,7 +567,7 @@ async def test_a_notification_wakes_at_once(db_url: str, apg: asyncpg.Connection
     app = App()
     seen = calls(app, "note", None)
     async with running(app, db_url, poll_interval=30, poll_max=30) as one:
-        await until(lambda: one.worker._listener.live)
+        await until(lambda: one.worker.parts.listener.live)
         began = time.monotonic()
         await apg.execute("select worker.enqueue('note')")
         await until(lambda: seen)
@@ -587,7 +587,7 @@ async def test_a_retry_runs_on_time_though_the_poll_is_slow(
             raise ValueError("again")
 
     async with running(app, db_url, poll_interval=30, poll_max=30) as one:
-        await until(lambda: one.worker._listener.live)
+        await until(lambda: one.worker.parts.listener.live)
         await apg.execute("select worker.enqueue('twice')")
         await until(lambda: len(times) == 2)
     assert times[1] - times[0] < 2
@@ -653,7 +653,7 @@ async def test_a_slow_handler_gives_back_what_it_hoards(
     )
     async with running(app, db_url, concurrency=2, claim_batch=100) as one:
         await until(lambda: len(ran) == 301)
-        await until(lambda: one.worker._loop.buffered == 0)
+        await until(lambda: one.worker.parts.loop.buffered == 0)
         async with running(other_app, db_url, concurrency=2):
             await until(lambda: len(ran) == 700)
         release.set()

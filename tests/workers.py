@@ -34,8 +34,8 @@ class InProcess(Worker):
     """A worker without the last resort of its heartbeat, which would end the tests' process."""
 
     def _stop_heartbeat_in_time(self) -> None:
-        if self._assembled and self._stop_by is not None:
-            self._heartbeat.draining = True
+        if self._parts is not None and self._stop_by is not None:
+            self._parts.heartbeat.draining = True
 
 
 class Seen:

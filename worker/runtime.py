@@ -1,4 +1,4 @@
-"""The composition root: makes a worker out of its parts, runs it and stops it in order.
+"""A worker's life: its parts are made, begin, and are stopped in order.
 
 Stopping: claim no more -> give back what has not started -> wait for what runs -> at the grace's
 end stop it and give it back -> write what was decided -> mark the worker as stopped -> close.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import os
 import platform
 import secrets
@@ -17,48 +16,33 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from worker import __version__, membership
-from worker.adaptive import Pace
 from worker.app import App
-from worker.chores import Chores, Retention
-from worker.claim import Claimer
-from worker.claimers import Claimers
 from worker.drain import Budget, Drain, count_left
 from worker.errors import DatabaseUnreachable, UsageError
 from worker.events import (
     Events,
     ServiceFailed,
-    SlotsChanged,
     SourceCaution,
     WorkerDraining,
     WorkerFenced,
     WorkerStarted,
     WorkerStopped,
 )
-from worker.execute import Executor
-from worker.flow.gatekeeper import Gatekeeper
-from worker.heartbeat import ASK_AGAIN, GRACE_PASSED, Heartbeat
-from worker.link import HOT_PATH_PLANNER, Link, LinkDown, Outage
-from worker.listen import Listener
-from worker.loop import Loop
-from worker.outcome import Throttled
+from worker.handover import hand_over
+from worker.heartbeat import ASK_AGAIN, GRACE_PASSED
+from worker.link import LinkDown
+from worker.parts import Parts
 from worker.probe import Server, probe
 from worker.redrive import Rule
-from worker.row import Row
 from worker.run import Run
 from worker.service import Service, ServiceDied
-from worker.sessions import Sessions
 from worker.settings import Settings
-from worker.settle import Settler
-from worker.source import Source
-from worker.sources.jobs import Jobs
+from worker.sources.served import served
 from worker.statements import statement
-from worker.ticker import Ticker
-from worker.url import DatabaseURL, connect
+from worker.url import DatabaseURL
 
 if TYPE_CHECKING:
     from worker.health import Health
@@ -101,7 +85,6 @@ class Worker:
         self._rules = _rules(app, settings)
         self._schedules = app.scheduled()
         self._url = url
-        self._direct_url = settings.direct_url or url
         self._pairs = [
             (queue, handler.kind)
             for handler in app.registry.jobs
@@ -111,14 +94,12 @@ class Worker:
         self.kinds = tuple(sorted(handler.kind for handler in app.registry))
         self.name = settings.worker_name or unique_name()
         self.events = Events(app.observers)
-        self.worker_id: int | None = None
         self.server: Server | None = None  # known once the run has begun
         self.health = self._make_health()
-        self._assembled = False
+        self._parts: Parts | None = None  # assembled once the run has begun
         self._cautions: list[SourceCaution] = []
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
-        self._fenced = asyncio.Event()
         self._stop_by: float | None = None
         self._switch_interval = sys.getswitchinterval()
 
@@ -134,25 +115,36 @@ class Worker:
         sys.setswitchinterval(BUSY_SWITCH)
         self._stop_heartbeat_in_time()
         if self._event_loop is not None:
-            _tell(self._event_loop, self._stopping.set)
+            hand_over(self._event_loop, self._stopping.set)
 
     def abandon(self, code: int) -> None:
         """Gives every row back and ends the process with `code`, from the heartbeat's thread:
         for somebody who will not wait for the grace. Safe in a signal handler."""
-        if not self._assembled or self.worker_id is None:
+        if self._parts is None or self._parts.worker is None:
             os._exit(code)
-        self._heartbeat.exit_after(0, code)
+        self._parts.heartbeat.exit_after(0, code)
+
+    @property
+    def parts(self) -> Parts:
+        """What it is made of, once the run has begun."""
+        assert self._parts is not None
+        return self._parts
+
+    @property
+    def worker_id(self) -> int | None:
+        """While it is registered."""
+        return None if self._parts is None else self._parts.worker
 
     @property
     def running(self) -> list[Run]:
         """The runs under way, for people to look at."""
-        return list(self._executor.running) if self._assembled else []
+        return [] if self._parts is None else list(self._parts.executor.running)
 
     def ask(self, answer: Callable[[dict[str, Any]], None]) -> None:
         """Has `answer` called on the event loop with what /healthz would tell; never, while that
         is blocked. From any thread, once the worker has started."""
         if self._event_loop is not None:
-            _tell(self._event_loop, lambda: answer(self._health_told()))
+            hand_over(self._event_loop, lambda: answer(self._health_told()))
 
     async def run(self, *, drain: Budget | None = None) -> Report:
         """Works until stopped, or with a budget until nothing is due."""
@@ -160,11 +152,16 @@ class Worker:
         if self._stop_by is not None:
             self._stopping.set()
         self.server = server = await probe(self._url, self._settings.connect_timeout)
-        self._assemble(server, await self._sources())
+        self._parts = parts = await self._assembled(server)
+        self._stop_heartbeat_in_time()
         await self._start()
-        services = [asyncio.create_task(s.run(), name=s.name) for s in self._services()]
+        fence = Service("fence", self._watch_fence, self.events, link=parts.claim_link)
+        services = [
+            asyncio.create_task(service.run(), name=service.name)
+            for service in (*parts.services(), fence)
+        ]
         if drain is not None:  # no task has begun yet, so nothing is claimed
-            budget = Drain(drain, self._loop, self._executor, self._settler, self._ticker)
+            budget = Drain(drain, parts.loop, parts.executor, parts.settler, parts.ticker)
             services.append(asyncio.create_task(self._watch(budget), name="budget"))
         try:
             try:
@@ -177,14 +174,8 @@ class Worker:
             left = None if drain is None else await self._count_left()
         finally:
             await self._close(services)
-        return Report(
-            code,
-            self._settler.settled,
-            self._settler.failed,
-            self._settler.released,
-            self._settler.lost,
-            left,
-        )
+        settler = parts.settler
+        return Report(code, settler.settled, settler.failed, settler.released, settler.lost, left)
 
     def _make_health(self) -> Health | None:
         if self._settings.health is None:
@@ -193,188 +184,58 @@ class Worker:
 
         return Health(self._settings.health, self._health_told)
 
-    # --- assembling ------------------------------------------------------------------------
-
-    async def _sources(self) -> list[Source]:
-        """The sources of the rows that this app has handlers for. Raises what is wrong with an
-        adopted table, before anything is claimed."""
-        fair = {h.kind: h.fair for h in self._app.registry.jobs if h.fair is not None}
-        sources: list[Source] = [Jobs(self._pairs, fair)] if self._pairs else []
-        handlers = [handler for handler in self._app.registry if handler.queue in self.queues]
-        tables = [handler for handler in handlers if handler.table is not None]
-        if tables:
-            # 0.7 MB that a worker of jobs alone can do without
-            from worker.sources.adopt import adopted, refuse_shared
-
-            connection = await connect(self._url, timeout=self._settings.connect_timeout)
-            try:
-                tell = self._cautions.append
-                rows = [await adopted(connection, handler, tell) for handler in tables]
-            finally:
-                await connection.close(timeout=2)
-            refuse_shared(rows)
-            sources += rows
-        if not sources:
-            raise UsageError(
-                f"no handler serves the queues {', '.join(self.queues)}",
-                why=f"the app's handlers name {', '.join(self._app.registry.queues)}",
-                hint="leave --queues out, or name some of these",
-            )
-        return sources
-
-    def _assemble(self, server: Server, sources: list[Source]) -> None:
-        settings = self._settings
-        outage = Outage(self.events)
-        hot: dict[str, Any] = {
-            "planner": HOT_PATH_PLANNER,
-            "pooled": server.pooled,
-            "timeout": settings.statement_timeout,
-            "connect_timeout": settings.connect_timeout,
-        }
-        self._claim_link = Link("claim", self._url, outage, **hot)
-        self._settle_link = Link("settle", self._url, outage, **hot)
-        self._by_name = by_name = {source.name: source for source in sources}
-        self._settler = Settler(by_name, self._settle_link, self.events)
-        self._gates = gates = Gatekeeper(
-            [*self._pairs, *((s.name, s.name) for s in sources if s.name != "jobs")],
-            self._claim_link,
-            self.events,
-        )
-        claimers = Claimers(
-            [Claimer(source, self._claim_link, self.events, gates) for source in sources],
-            self.events,
-        )
-        self._sessions = Sessions(
-            self._url,
-            settings.pool_size or settings.slots,
-            pooled=server.pooled,
-            timeout=settings.statement_timeout,
-        )
-        self._loop = Loop(
-            claimers,
-            self._settler,
-            gates,
-            pace=Pace(settings.concurrency, settings.claim_batch),
-            batching={handler.kind: handler.batching for handler in self._app.registry},
-            poll=(settings.poll_interval, settings.poll_max),
-            max_crashes=settings.max_crashes,
-            worker=lambda: self.worker_id,
-            hears=lambda: self._listener.live,
-        )
-        gates.held = lambda: chain.from_iterable(self._loop.held().values())
-        gates.on_change = self._loop.gates_changed
-        gates.on_work = self._loop.wake.set
-        self._loop.on_paced = self._paced
-        self._settler.on_written = self._loop.look_for_room
-        self._settler.on_postponed = self._loop.expect
-        self._settler.on_failed = claimers.rest
-        self._executor = self._loop.executor = Executor(
-            self._app.registry,
-            by_name,
-            self._sessions,
-            server.installation.id,
-            self.events,
-            default_timeout=settings.timeout,
-            settle=self._settler.add,
-            committed=self._settler.note_committed,
-            lost=self._settler.add_lost,
-            finished=self._loop.finished,
-            throttled=partial(_call_in, asyncio.get_running_loop(), self._throttle),
-        )
-        self._listener = Listener(self.queues, self._loop.heard, self._called, self._gates.notified)
-        listens = settings.listen and not (server.pooled and settings.direct_url is None)
-        self._ear = Link(
-            "listen",
-            self._direct_url if listens else self._url,
-            outage,
-            pooled=server.pooled and settings.direct_url is None,
-            timeout=60.0,
-            on_connect=self._listener.attach if listens else None,
-        )
-        self._chores = Chores(
-            self._ear,
-            self.events,
-            sources,
-            worker=lambda: self.worker_id or 0,
-            lease=settings.lease,
-            max_crashes=settings.max_crashes,
-            retention=Retention(
-                settings.retention, settings.attempts_retention, settings.partitions_ahead
-            ),
-            rules=self._rules,
-        )
-        self._ticker = Ticker(
-            self._ear,
-            self.events,
-            self._schedules,
-            worker=lambda: self.worker_id or 0,
-            hears=lambda: self._listener.live,
-        )
-        loop = asyncio.get_running_loop()
-        self._heartbeat = Heartbeat(
-            self._direct_url,
-            settings.lease,
-            sources,
-            pooled=server.pooled and settings.direct_url is None,
-            status=lambda: (self._executor.rows_running, self._settler.settled),
-            gone=lambda: _tell(loop, self._fenced.set),
-            cancels=lambda claims: _tell(loop, self._executor.cancel, claims),
-            trouble=lambda why: outage.report("heartbeat", why, 1.0),
-        )
-        self._assembled = True
-        self._stop_heartbeat_in_time()
-
-    def _services(self) -> list[Service]:
-        events = self.events
-        return [
-            Service("claim", self._loop.step, events, link=self._claim_link, wake=self._loop.wake),
-            Service(
-                "settle",
-                self._settler.step,
-                events,
-                link=self._settle_link,
-                wake=self._settler.wake,
-            ),
-            Service("chores", self._chores.step, events, link=self._ear, wake=self._listener.wake),
-            Service(
-                "schedules",
-                self._ticker.step,
-                events,
-                link=self._ear,
-                wake=self._listener.rescheduled,
-            ),
-            Service("fence", self._watch_fence, events, link=self._claim_link),
-        ]
-
     def _health_told(self) -> dict[str, Any]:
         """ready: it takes rows. pools: of sessions, by their kind."""
-        draining = self._stop_by is not None
+        parts, draining = self.parts, self._stop_by is not None
         return {
-            "ready": self.worker_id is not None and self._claim_link.connected and not draining,
+            "ready": parts.worker is not None and parts.claim_link.connected and not draining,
             "draining": draining,
             "worker": self.worker_id,
             "name": self.name,
-            "slots": self._loop.slots,
-            "running": len(self._executor.running),
-            "settled": self._settler.settled,
-            "pools": self._sessions.use(),
+            "slots": parts.loop.slots,
+            "running": len(parts.executor.running),
+            "settled": parts.settler.settled,
+            "pools": parts.sessions.use(),
         }
 
     # --- running ---------------------------------------------------------------------------
 
+    async def _assembled(self, server: Server) -> Parts:
+        """Raises what is wrong with a source of its rows, before anything is claimed."""
+        sources = await served(
+            self._app.registry,
+            self.queues,
+            self._pairs,
+            self._url,
+            self._settings.connect_timeout,
+            self._cautions.append,
+        )
+        return Parts(
+            self._app,
+            self._settings,
+            self._url,
+            server,
+            sources,
+            queues=self.queues,
+            pairs=self._pairs,
+            schedules=self._schedules,
+            rules=self._rules,
+            events=self.events,
+        )
+
     async def _start(self) -> None:
         if self.health is not None:
             await self.health.start()
-        await self._sessions.start(
+        await self.parts.sessions.start(
             handler.signature.session_kind
             for handler in self._app.registry
             if handler.signature.session_kind is not None
         )
         await self._declare_limits()
-        self.worker_id = await self._register()
-        self._heartbeat.start(self.worker_id)
+        self.parts.worker = worker = await self._register()
+        self.parts.heartbeat.start(worker)
         self.events.emit(
-            WorkerStarted(self.worker_id, self.name, self.queues, self.kinds, self._settings.slots)
+            WorkerStarted(worker, self.name, self.queues, self.kinds, self._settings.slots)
         )
         for caution in self._cautions:
             self.events.emit(caution)
@@ -384,7 +245,7 @@ class Worker:
         for scope, rules in self._app.limits.rules.items():
             parts = (scope.queue, scope.kind, scope.tenant)
             try:
-                await self._claim_link.fetch(
+                await self.parts.claim_link.fetch(
                     statement("operate/limit"), *parts, *rules.parameters(), "code", None, True
                 )
             except LinkDown as error:
@@ -396,7 +257,7 @@ class Worker:
         settings = self._settings
         try:
             return await membership.register(
-                self._claim_link,
+                self.parts.claim_link,
                 name=self.name,
                 host=platform.node() or socket.gethostname(),
                 pid=os.getpid(),
@@ -407,38 +268,25 @@ class Worker:
                 lease=settings.lease,
             )
         except LinkDown as error:
-            if self.worker_id is None and not self._fenced.is_set():
+            if self.worker_id is None and not self.parts.fenced.is_set():
                 raise DatabaseUnreachable(
                     error.what, why=error.why, hint="worker db status"
                 ) from error
             raise
 
-    def _throttle(self, row: Row, answer: Throttled) -> None:
-        seconds = answer.seconds(dt.datetime.now(dt.UTC))
-        why = answer.reason or ""
-        self._gates.throttle(row, seconds, why, queue=answer.queue, key=answer.key)
-
-    def _paced(self, before: int, slots: int, why: str) -> None:
-        self.events.emit(SlotsChanged(self.worker_id or 0, slots, before, why))
-
-    def _called(self, worker: str) -> None:
-        """An operator has asked the worker of that id for something; its heartbeat tells what."""
-        if worker == str(self.worker_id):
-            self._heartbeat.beat_now()
-
     async def _watch_fence(self) -> float:
         """Starts over under a new id when this worker was declared dead."""
-        await self._fenced.wait()
-        if (old := self.worker_id) is not None:
-            self.worker_id = None
-            held = self._executor.rows_running + self._loop.buffered
-            self._loop.forget()
-            self._executor.stop_all("lost")
+        parts = self.parts
+        await parts.fenced.wait()
+        if (old := parts.worker) is not None:
+            parts.worker = None
+            held = parts.executor.rows_running + parts.loop.buffered
+            parts.loop.forget()
+            parts.executor.stop_all("lost")
             self.events.emit(WorkerFenced(old, held))
-        self.worker_id = await self._register()
-        self._heartbeat.worker = self.worker_id
-        self._fenced.clear()
-        self._loop.wake.set()
+        parts.worker = parts.heartbeat.worker = await self._register()
+        parts.fenced.clear()
+        parts.loop.wake.set()
         return 0.0
 
     async def _watch(self, drain: Drain) -> None:
@@ -464,42 +312,44 @@ class Worker:
 
     async def _drain(self) -> int:
         """The exit code."""
+        parts = self.parts
         grace = self._settings.grace
         stop_by = self._stop_by or time.monotonic() + grace
         self.events.emit(
             WorkerDraining(
-                self.worker_id or 0, self._executor.rows_running, self._loop.buffered, grace
+                self.worker_id or 0, parts.executor.rows_running, parts.loop.buffered, grace
             )
         )
-        self._heartbeat.beat_now()
-        self._loop.close()
+        parts.heartbeat.beat_now()
+        parts.loop.close()
         margin = min(3.0, grace * 0.3)
-        await self._executor.wait_for_runs(stop_by - margin)
-        code = GRACE_PASSED if self._executor.running else 0
+        await parts.executor.wait_for_runs(stop_by - margin)
+        code = GRACE_PASSED if parts.executor.running else 0
         if code:
-            self._executor.stop_all("stop", patience=margin / 3)
-            await self._executor.wait_for_runs(stop_by - margin / 2)
+            parts.executor.stop_all("stop", patience=margin / 3)
+            await parts.executor.wait_for_runs(stop_by - margin / 2)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.2, stop_by - _last_margin(grace) - time.monotonic())):
-                await self._loop.idle.wait()  # a claim under way may still bring rows to return
-                await self._settler.idle.wait()
+                await parts.loop.idle.wait()  # a claim under way may still bring rows to return
+                await parts.settler.idle.wait()
         return code
 
     async def _count_left(self) -> int | None:
         """For whoever reads what a drain has done; it must not keep the worker beyond its grace."""
         stop_by = self._stop_by or 0.0
         seconds = stop_by - 2 * _last_margin(self._settings.grace) - time.monotonic()
-        return await count_left(self._by_name.values(), self._claim_link, seconds)
+        return await count_left(self.parts.by_name.values(), self.parts.claim_link, seconds)
 
     def _stop_heartbeat_in_time(self) -> None:
         """Once there is a heartbeat and it was said when to stop, whichever comes last."""
-        if self._assembled and self._stop_by is not None:
-            self._heartbeat.draining = True
+        if self._parts is not None and self._stop_by is not None:
+            self._parts.heartbeat.draining = True
             margin = _last_margin(self._settings.grace)
             left = max(0.0, self._stop_by - time.monotonic() - margin)
-            self._heartbeat.exit_after(left, within=0.8 * margin)
+            self._parts.heartbeat.exit_after(left, within=0.8 * margin)
 
     async def _close(self, services: list[asyncio.Task[Any]]) -> None:
+        parts = self.parts
         for task in services:
             task.cancel()
         await asyncio.wait(services, timeout=2)
@@ -507,40 +357,41 @@ class Worker:
             await self._leave()
         if self.health is not None:
             await self.health.close()
-        await self._sessions.close()
-        self._executor.close()
-        for link in (self._claim_link, self._settle_link, self._ear):
+        await parts.sessions.close()
+        parts.executor.close()
+        for link in (parts.claim_link, parts.settle_link, parts.ear):
             await link.close()
-        self._heartbeat.stop()
+        parts.heartbeat.stop()
         sys.setswitchinterval(self._switch_interval)
         self.events.emit(
             WorkerStopped(
                 self.worker_id or 0,
-                self._settler.settled,
-                self._settler.released,
-                self._settler.lost,
+                parts.settler.settled,
+                parts.settler.released,
+                parts.settler.lost,
             )
         )
 
     async def _leave(self) -> None:
         """Gives back whatever is still ours: a service has died, or the grace ended before
         everything was written. Then marks the worker as stopped."""
+        parts = self.parts
         if (worker := self.worker_id) is None:
             return
-        if self._executor.running or not (self._loop.idle.is_set() and self._settler.idle.is_set()):
+        if parts.executor.running or not (parts.loop.idle.is_set() and parts.settler.idle.is_set()):
             await self._abandon_all(worker)
-        await membership.stop(self._claim_link, worker, self._settler.settled)
-        await self._gates.leave()
+        await membership.stop(parts.claim_link, worker, parts.settler.settled)
+        await parts.gates.leave()
 
     async def _abandon_all(self, worker: int) -> None:
         """Rows that somebody has locked are asked for again, for a moment."""
         until = time.monotonic() + _last_margin(self._settings.grace) / 2
-        sources = list(self._by_name.values())
+        sources = list(self.parts.by_name.values())
         while sources:
             locked = []
             for source in sources:
                 sql, params = source.abandon(worker)
-                [record] = await self._claim_link.fetch(sql, *params)
+                [record] = await self.parts.claim_link.fetch(sql, *params)
                 locked += [source] if record["left_over"] else []
             sources = locked if time.monotonic() < until else []
             if sources:
@@ -568,20 +419,3 @@ def unique_name() -> str:
 def _last_margin(grace: float) -> float:
     """Seconds before the end of the grace at which rows are given back come what may."""
     return min(1.0, grace * 0.1)
-
-
-def _call_in(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:
-    """At once if that loop's thread asks: what comes after it may depend on it."""
-    try:
-        here = asyncio.get_running_loop() is loop
-    except RuntimeError:
-        here = False
-    if here:
-        call(*args)
-    else:
-        _tell(loop, call, *args)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has stopped
-        loop.call_soon_threadsafe(call, *args)
