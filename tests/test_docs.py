@@ -44,6 +44,15 @@ def test_links_lead_somewhere(name: str) -> None:
         assert not anchor or anchor in anchors(there), f"{name}: {target}"
 
 
+def test_the_map_names_every_module() -> None:
+    """Of the folders their names will do."""
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    there = {path.name for path in (ROOT / "worker").iterdir()}
+    modules = {name for name in there if name.endswith(".py") and not name.startswith("_")}
+    folders = {f"{path.parent.name}/" for path in (ROOT / "worker").glob("*/__init__.py")}
+    assert {name for name in modules | folders if name not in page} == set()
+
+
 def test_the_index_names_every_page() -> None:
     index = ROOT / "docs" / "README.md"
     named = {(index.parent / target).resolve() for target in LINK.findall(index.read_text("utf-8"))}
