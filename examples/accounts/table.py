@@ -12,9 +12,7 @@ from typing import Any
 import psycopg
 
 from examples.accounts.app import app
-from worker.demo.table import adopt
-from worker.registry import Adopted
-from worker.tables.spec import TableSpec
+from examples.common.tables import create
 
 SOURCE = "accounts"
 TABLES = Path(__file__).with_name("tables.sql")
@@ -77,13 +75,6 @@ class Due:
     held_until: dt.datetime
 
 
-def spec() -> TableSpec:
-    """What the app says of the table."""
-    table = app.registry.get(SOURCE).table
-    assert isinstance(table, Adopted)
-    return table.spec
-
-
 class Accounts:
     """connection: autocommit."""
 
@@ -92,9 +83,7 @@ class Accounts:
 
     def create(self) -> str:
         """Makes the tables anew and adopts one; the command for the latter."""
-        self._connection.execute(TABLES.read_bytes())
-        command, _ = adopt(self._connection, spec())
-        return command
+        return create(self._connection, TABLES, app.registry.get(SOURCE))
 
     def seed(self, sizes: Sequence[int], due_in: float) -> dt.datetime:
         """Replaces all accounts by so many for each organisation, a microsecond apart, so that the

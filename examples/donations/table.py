@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg
 
+from examples.common.tables import create
 from examples.donations.app import charge
 from worker import audit
 from worker.demo.api import DECLINED
-from worker.demo.table import adopt
 
 SOURCE = "donations"
 TABLES = Path(__file__).with_name("tables.sql")
@@ -118,10 +118,7 @@ class Table:
 
     def create(self) -> str:
         """Makes it anew and adopts it; the command that would."""
-        self._connection.execute(TABLES.read_bytes())
-        assert charge.handler.table is not None
-        command, _ = adopt(self._connection, charge.handler.table.spec)
-        return command
+        return create(self._connection, TABLES, charge.handler)
 
     def seed(self, rows: int, due: dt.datetime, declined: int = 0) -> dict[str, int]:
         """Replaces all donations by so many, of which so many have a card that does not pay. Cents

@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 
+from examples.common.tables import create
 from examples.markets.app import app
-from worker.demo.table import adopt
 
 TABLES = Path(__file__).with_name("tables.sql")
 
@@ -61,11 +61,7 @@ class Markets:
 
     def create(self) -> str:
         """Makes the tables anew and adopts one; the command for the latter."""
-        self._connection.execute(TABLES.read_bytes())
-        table = app.registry.get("markets").table
-        assert table is not None
-        command, _ = adopt(self._connection, table.spec)
-        return command
+        return create(self._connection, TABLES, app.registry.get("markets"))
 
     def seed(self, count: int, due_in: float) -> dt.datetime:
         """Replaces all markets by so many, due a microsecond apart, so that the order is known.

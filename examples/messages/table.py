@@ -11,11 +11,9 @@ from typing import Any
 
 import psycopg
 
+from examples.common.tables import create
 from examples.messages.app import KIND, app
 from worker import audit
-from worker.demo.table import adopt
-from worker.registry import Adopted
-from worker.tables.spec import TableSpec
 
 TABLES = Path(__file__).with_name("tables.sql")
 
@@ -72,13 +70,6 @@ class Attempts:
     highest: int
 
 
-def spec() -> TableSpec:
-    """What the app says of the table."""
-    table = app.registry.get(KIND).table
-    assert isinstance(table, Adopted)
-    return table.spec
-
-
 class Conversations:
     """connection: autocommit."""
 
@@ -87,9 +78,7 @@ class Conversations:
 
     def create(self) -> str:
         """Makes the table anew and adopts it; the command for the latter."""
-        self._connection.execute(TABLES.read_bytes())
-        command, _ = adopt(self._connection, spec())
-        return command
+        return create(self._connection, TABLES, app.registry.get(KIND))
 
     def seed(self, counts: Mapping[str, int], due_in: float) -> dt.datetime:
         """Replaces all conversations by so many of each provider. due_in: real seconds from now

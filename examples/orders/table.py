@@ -11,10 +11,9 @@ from typing import Any
 
 import psycopg
 
+from examples.common.tables import create
 from examples.orders.app import app
 from worker import audit
-from worker.demo.table import adopt
-from worker.registry import Adopted
 
 SOURCE = "orders"
 TABLES = Path(__file__).with_name("tables.sql")
@@ -72,11 +71,7 @@ class Orders:
 
     def create(self) -> str:
         """Makes the tables anew and adopts one; the command for the latter."""
-        self._connection.execute(TABLES.read_bytes())
-        table = app.registry.get(SOURCE).table
-        assert isinstance(table, Adopted)
-        command, _ = adopt(self._connection, table.spec)
-        return command
+        return create(self._connection, TABLES, app.registry.get(SOURCE))
 
     def seed(
         self, sizes: Sequence[int], odd: Mapping[int, str] | None = None, *, ago: float = 0.0
