@@ -7,6 +7,16 @@ prints it as it stands, without a traceback, and exits with the class's `exit_co
 from __future__ import annotations
 
 
+def in_words(what: str, why: str = "", hint: str = "") -> str:
+    """A message as people read it: a line each for what happened, why, and what to do next."""
+    lines = [what]
+    if why:
+        lines.append(f"  why:  {why}")
+    if hint:
+        lines.append(f"  next: {hint}")
+    return "\n".join(lines)
+
+
 class DuerowError(Exception):
     """Something went wrong that the reader can act on.
 
@@ -24,12 +34,7 @@ class DuerowError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        lines = [self.what]
-        if self.why:
-            lines.append(f"  why:  {self.why}")
-        if self.hint:
-            lines.append(f"  next: {self.hint}")
-        return "\n".join(lines)
+        return in_words(self.what, self.why, self.hint)
 
 
 class UsageError(DuerowError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from worker.errors import in_words
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -19,9 +21,4 @@ class Problem:
     fatal: bool = True
 
     def __str__(self) -> str:
-        lines = [self.what]
-        if self.why:
-            lines.append(f"  why:  {self.why}")
-        if self.hint:
-            lines.append(f"  next: {self.hint}")
-        return "\n".join(lines)
+        return in_words(self.what, self.why, self.hint)
