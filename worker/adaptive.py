@@ -109,6 +109,8 @@ class Pace:
         return "backlog" if self.slots > before else "idle"
 
     def ended(self, began: float, trouble: Trouble | None, now: float) -> Why | None:
+        """A run has ended: why the slots have changed, if they have. began, now: seconds of the
+        monotonic clock."""
         return None if self._adaptive is None else self._adaptive.ended(began, trouble, now)
 
     def _see(self, asked: int, count: int) -> None:

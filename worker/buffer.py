@@ -75,6 +75,7 @@ class Buffer:
         return self._singles + sum(map(_share, self._lots))
 
     def append(self, row: Row) -> None:
+        """A claimed row; it is gathered with those that it may share a call with."""
         batching = self._batching(row.kind)
         if batching is None:
             self._singles += 1

@@ -103,6 +103,7 @@ class Chores:
         ]
 
     async def step(self) -> float:
+        """Does what is due; seconds until something is again."""
         if not self._link.connected:
             await self._link.connect()
         for chore in self._chores:

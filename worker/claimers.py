@@ -26,6 +26,8 @@ class Claimers:
         self._events = events
 
     async def step(self, limit: int, worker: int) -> list[Row]:
+        """Up to `limit` rows, claimed for the worker of that id. Raises LinkDown where the database
+        is down and none has come yet."""
         self._claimers.append(self._claimers.pop(0))
         rows: list[Row] = []
         for claimer in self._claimers:

@@ -33,6 +33,8 @@ class RowsClaimed(Event):
 
 @dataclass(frozen=True, slots=True)
 class RowStarted(Event):
+    """A handler begins, or the call of a batch that the row is in."""
+
     name: ClassVar[str] = "row.started"
     row: Row
 
@@ -106,6 +108,8 @@ class ResultRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
+    """It is registered and begins to claim. worker: its id. slots: rows that it runs at a time."""
+
     name: ClassVar[str] = "worker.started"
     worker: int
     worker_name: str
@@ -116,6 +120,10 @@ class WorkerStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerDraining(Event):
+    """It claims no more. running, buffered: rows that have begun, and that have not. grace: seconds
+    that it has.
+    """
+
     name: ClassVar[str] = "worker.draining"
     worker: int
     running: int
@@ -125,6 +133,8 @@ class WorkerDraining(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStopped(Event):
+    """The last word of a worker. Rows that it has written, given back, and lost to another."""
+
     name: ClassVar[str] = "worker.stopped"
     worker: int
     settled: int
@@ -164,6 +174,8 @@ class SlotsChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLost(Event):
+    """A call failed for a reason that may pass. link: which connection. retry_in: seconds."""
+
     name: ClassVar[str] = "db.reconnecting"
     link: str
     why: str
@@ -172,6 +184,8 @@ class DatabaseLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class DatabaseBack(Event):
+    """The connection is there again. after: seconds without it."""
+
     name: ClassVar[str] = "db.connected"
     link: str
     after: float
@@ -179,6 +193,8 @@ class DatabaseBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChoreRan(Event):
+    """A step of housekeeping was done here. seconds: how long it took."""
+
     name: ClassVar[str] = "chore.ran"
     chore: str
     result: str

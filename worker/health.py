@@ -77,6 +77,7 @@ def at_port(address: str, port: int) -> str:
 
 
 def taken(address: str, error: OSError) -> UsageError:
+    """The error for an address that cannot be had."""
     return UsageError(
         f"nothing can listen on {address!r}",
         why=str(error),

@@ -146,6 +146,7 @@ def checked_breaker(breaker: Breaker) -> Breaker:
 
 
 def per_second(rate: float, per: float | dt.timedelta) -> float:
+    """Rows a second. per: what `rate` rows are for, in seconds. Raises RegistrationError."""
     seconds = per.total_seconds() if isinstance(per, dt.timedelta) else per
     if not seconds > 0:
         raise RegistrationError(f"per={per} is no length of time", hint="per=60 for a minute")

@@ -46,12 +46,14 @@ class Outage:
         self._last = 0.0
 
     def report(self, link: str, why: str, retry_in: float) -> None:
+        """A link is down. retry_in: seconds."""
         now = time.monotonic()
         if now - self._last >= 1:
             self._last = now
             self._events.emit(DatabaseLost(link, why, round(retry_in, 2)))
 
     def over(self, link: str, after: float) -> None:
+        """It is back. after: seconds that it was down."""
         self._events.emit(DatabaseBack(link, round(after, 2)))
 
 
@@ -95,6 +97,8 @@ class Link:
         self._down_since: float | None = None
 
     async def fetch(self, sql: str, *params: Any) -> list[Record]:
+        """What one statement gives, in a transaction of its own. Raises LinkDown for what may pass,
+        Blocked for a lock in the way, and the error itself where our own data is at fault."""
         async with self._turn:
             connection = self._connection or await self._connect()
             try:
@@ -162,6 +166,7 @@ class Link:
         return self._connection is not None and not self._connection.is_closed()
 
     async def close(self) -> None:
+        """Within two seconds, politely or not."""
         connection, self._connection = self._connection, None
         if connection is not None:
             try:

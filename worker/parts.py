@@ -160,6 +160,7 @@ class Parts:
         )
 
     def services(self) -> list[Service]:
+        """What steps until the worker ends."""
         events = self._events
         return [
             Service("claim", self.loop.step, events, link=self.claim_link, wake=self.loop.wake),

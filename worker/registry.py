@@ -198,6 +198,7 @@ class Registry:
         self._handlers: dict[str, Handler] = {}
 
     def add(self, handler: Handler) -> None:
+        """Raises RegistrationError for a kind that has a handler."""
         other = self._handlers.get(handler.kind)
         if other is not None:
             raise RegistrationError(
@@ -208,6 +209,7 @@ class Registry:
         self._handlers[handler.kind] = handler
 
     def get(self, kind: str) -> Handler:
+        """Raises UnknownKind."""
         try:
             return self._handlers[kind]
         except KeyError:

@@ -38,6 +38,7 @@ class Service:
         self._wake = wake
 
     async def run(self) -> None:
+        """Until a step says that it is the end. Raises ServiceDied."""
         failures = 0
         while True:
             try:

@@ -48,6 +48,8 @@ class Outbox:
         return len(self.waiting) + len(self.busy)
 
     def ready(self, now: float) -> bool:
+        """Whether something may be written. now: seconds of the monotonic clock. Rows that were
+        locked wait with the others again once their time has come."""
         if self.busy and now >= self.busy_until:
             self.waiting.extend(self.busy)
             self.busy.clear()

@@ -72,6 +72,7 @@ class Ticker:
         self.looked = asyncio.Event()
 
     async def step(self) -> float:
+        """Looks for ticks that are due and decides on them; seconds until the next look."""
         worker = self._worker()
         if not worker:  # declared dead, and not yet registered anew
             return 0.1

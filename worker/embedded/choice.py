@@ -18,6 +18,8 @@ log = logging.getLogger("worker.embedded")
 
 @dataclass(frozen=True)
 class Choice:
+    """Which data, by which programs, under whose account."""
+
     instance: Instance
     binaries: Binaries
     account: Account

@@ -68,6 +68,12 @@ def command_of(pid: int) -> str | None:
 
 
 class Keeper:
+    """Of the server of one instance, until nobody uses it any more.
+
+    job: as embedded/server.py writes it; linger is in seconds. lock: the descriptor of the lock
+    that only one keeper has.
+    """
+
     def __init__(self, job: dict[str, Any], lock: int) -> None:
         self.instance = Path(job["instance"])
         self.data = Path(job["data"])
@@ -89,6 +95,7 @@ class Keeper:
         self.wake, self.waker = os.pipe()
 
     def run(self) -> int:
+        """The exit code: 1 for a server that does not stay up."""
         self.adopt_or_start()
         while True:
             self.pause(LOOK_EVERY)
@@ -118,6 +125,7 @@ class Keeper:
         self.asked = True
 
     def pause(self, seconds: float) -> None:
+        """Until a signal comes, at the longest."""
         if select.select([self.wake], [], [], seconds)[0]:
             os.read(self.wake, 512)
 

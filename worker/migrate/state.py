@@ -18,6 +18,8 @@ from worker.url import DatabaseURL
 
 
 class SchemaState(Enum):
+    """How the schema of a database stands to this code."""
+
     MISSING = "missing"
     BEHIND = "behind"
     CURRENT = "up to date"
@@ -67,6 +69,7 @@ def check(url: DatabaseURL | str) -> SchemaStatus:
 
 
 def read_status(connection: Connection) -> SchemaStatus:
+    """The same, in a transaction of the caller. Raises SchemaError."""
     known = revisions.known()
     ids = [revision.id for revision in known]
     at = current_revision(connection)

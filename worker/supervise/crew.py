@@ -10,6 +10,8 @@ SUMMED = ("slots", "running", "settled")
 
 
 class Crew:
+    """count: how many. name: of the worker; each process has a number behind it."""
+
     def __init__(self, count: int, name: str) -> None:
         self.processes = [Process(number, name) for number in range(1, count + 1)]
 

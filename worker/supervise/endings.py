@@ -43,6 +43,7 @@ def described(code: int) -> dict[str, int | str]:
 
 
 def given_up(code: int) -> ProcessesDied:
+    """The error for it. code: of the last that ended, negative for a signal."""
     how = " ".join(map(str, *described(code).items()))
     return ProcessesDied(
         "the worker's processes end as soon as they are started",

@@ -18,6 +18,7 @@ _CLAIM = frozenset(NAMES[:5])
 
 
 def cautions(spec: TableSpec, table: Description) -> list[Problem]:
+    """Advice; and, fatal, what this role may not do."""
     return [
         *_privileges(spec, table),
         *_row_security(table),

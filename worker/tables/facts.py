@@ -50,6 +50,7 @@ class Storage:
 
 
 def backlog(connection: psycopg.Connection[Any], spec: TableSpec, table: Description) -> Backlog:
+    """Counted along the claim's index."""
     naive = table.types[spec.due].startswith("timestamp without")
     query = sql.SQL(statement("tables/facts")).format(
         table=sql.SQL(quoted((table.schema, table.table))),
@@ -64,6 +65,7 @@ def backlog(connection: psycopg.Connection[Any], spec: TableSpec, table: Descrip
 
 
 def storage(connection: psycopg.Connection[Any], table: Description) -> Storage:
+    """From the statistics; of a partitioned table, all its partitions together."""
     oids = [part.oid for part in table.leaves] if table.partitioned else [table.oid]
     with RawCursor(connection, row_factory=class_row(Storage)) as cursor:
         found = cursor.execute(statement("tables/storage"), [oids]).fetchone()

@@ -18,6 +18,8 @@ State = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
+    """A line of `worker tables check`. check: what was looked at."""
+
     source: str
     check: str
     state: State

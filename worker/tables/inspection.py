@@ -46,6 +46,8 @@ def bounded(connection: psycopg.Connection[Any]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
+    """Of tables, on one connection. claims_of: the statements that claim rows of one."""
+
     connection: psycopg.Connection[Any]
     claims_of: ClaimsOf
 
