@@ -250,7 +250,7 @@ async def test_a_stop_gives_running_rows_back(
         await until(lambda: noted)
         began = time.monotonic()
         report = await one.stop()
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 8.0, "not for as long as the handler would take"
         row = await job(apg, key)
         assert (row["state"], row["attempt"], row["worker"]) == ("due", 0, None)
         assert (report.code, report.released, report.lost) == (9, 1, 0)
