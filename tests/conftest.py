@@ -27,7 +27,7 @@ from worker.migrate import upgrade
 # Hooks have to stand here, or in a plugin, for pytest to find them.
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
-# Hypothesis knows by itself when it runs in a CI, and then does without these; a laptop is busy too.
+# Hypothesis sees by itself that it runs in a CI, and does without these then; a laptop is busy too.
 settings.register_profile(
     "untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
