@@ -94,7 +94,7 @@ async def test_a_timeout_frees_the_slot(
         row = await job(apg, key)
         assert (row["state"], row["attempt"]) == ("dead", 1)
         assert row["last_error"] == f"the handler of '{kind}' ran longer than its timeout allows"
-        assert 200 <= row["run_ms"] < 3000
+        assert 200 <= row["run_ms"] < 20_000
         before = await apg.fetch("select * from worker.all_jobs order by id")
 
         release.set()  # what it answers now is nobody's concern
