@@ -17,6 +17,7 @@ from typing import TypeVar
 import asyncpg
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from tests.postgres import Cluster, NoPostgres, session_server, with_database
@@ -25,6 +26,12 @@ from worker.migrate import upgrade
 
 # Hooks have to stand here, or in a plugin, for pytest to find them.
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+
+# Hypothesis sees by itself that it runs in a CI, and does without these then; a laptop is busy too.
+settings.register_profile(
+    "untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 T = TypeVar("T")
 

@@ -276,7 +276,10 @@ _arrays = st.one_of(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(_arrays)
 def test_an_array_is_read_as_it_was_written(
     pg: psycopg.Connection, case: tuple[str, list[Any]]

@@ -242,7 +242,7 @@ def test_a_row_that_does_not_end_is_given_back_within_the_grace(
         begun = time.monotonic()
         process.signal(signal.SIGTERM)
         assert process.end() == 9
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 6, "not for as long as the row would take"
     found = pg.execute("select owner, attempt from worker.jobs").fetchall()
     assert found == [(None, 0)]
     assert pg.execute(

@@ -266,7 +266,10 @@ _values = st.recursive(
 _payloads = st.dictionaries(st.text('xyz\t"', min_size=1, max_size=3), _values, max_size=4)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(_payloads, min_size=1, max_size=5), st.booleans())
 def test_any_json_comes_back_as_it_went(
     pg: psycopg.Connection, payloads: list[dict[str, Any]], keyed: bool

@@ -409,7 +409,7 @@ async def test_a_pause_takes_back_what_has_not_started_and_is_heard_at_once(
         )
         paused = time.monotonic()
         await until(lambda: not one.worker.running and not one.worker.parts.loop.buffered)
-        assert time.monotonic() - paused < 1.0
+        assert time.monotonic() - paused < 3.0, "the rows would have taken four"
         ran = count.ran
         await until(lambda: apg.fetchval("select count(*) = 0 from worker.jobs where owner > 0"))
         await apg.execute("update worker.gates set paused_at = null; notify duerow_gates")

@@ -339,7 +339,10 @@ class TestManual:
         assert Settings.load().model_dump() == wanted.model_dump()
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=50,
+)
 @given(
     name=st.sampled_from(sorted(Settings.model_fields)),
     value=st.text(max_size=20) | st.integers() | st.floats() | st.booleans() | st.lists(st.text()),

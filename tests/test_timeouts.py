@@ -94,7 +94,7 @@ async def test_a_timeout_frees_the_slot(
         row = await job(apg, key)
         assert (row["state"], row["attempt"]) == ("dead", 1)
         assert row["last_error"] == f"the handler of '{kind}' ran longer than its timeout allows"
-        assert 200 <= row["run_ms"] < 3000
+        assert 200 <= row["run_ms"] < 20_000
         before = await apg.fetch("select * from worker.all_jobs order by id")
 
         release.set()  # what it answers now is nobody's concern
@@ -250,7 +250,7 @@ async def test_a_stop_gives_running_rows_back(
         await until(lambda: noted)
         began = time.monotonic()
         report = await one.stop()
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 8.0, "not for as long as the handler would take"
         row = await job(apg, key)
         assert (row["state"], row["attempt"], row["worker"]) == ("due", 0, None)
         assert (report.code, report.released, report.lost) == (9, 1, 0)

@@ -190,7 +190,12 @@ class Turns:
             self._rests_until = time.monotonic() + SLOW_SHARE * seconds
 
 
-_ALPHANUMERIC = string.digits + string.ascii_lowercase
+_ALPHABETS = (
+    string.digits,
+    string.digits + "abcdef",
+    string.digits + "ABCDEF",
+    string.digits + string.ascii_lowercase,
+)
 
 
 def between(first: str, last: str, kind: Kind) -> str:
@@ -204,4 +209,7 @@ def between(first: str, last: str, kind: Kind) -> str:
     ends = sorted((first[len(prefix) :][:1] or " ", last[len(prefix) :][:1] or " "))
     if ends[1] > "~":  # the database's encoding need not have what lies between
         return prefix + random.choice(ends)
-    return prefix + chr(random.randint(ord(ends[0]), ord(ends[1]))) + random.choice(_ALPHANUMERIC)
+    # Of letters that the names do not use all would begin at the same name, the next one.
+    used = {*first[len(prefix) :], *last[len(prefix) :]}
+    letters = next((one for one in _ALPHABETS if used <= set(one)), _ALPHABETS[-1])
+    return "".join([prefix, chr(random.randint(*map(ord, ends))), *random.choices(letters, k=2)])
