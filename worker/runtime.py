@@ -392,6 +392,7 @@ class Worker:
             for source in sources:
                 sql, params = source.abandon(worker)
                 [record] = await self.parts.claim_link.fetch(sql, *params)
+                self.parts.settler.released += record["released"]
                 locked += [source] if record["left_over"] else []
             sources = locked if time.monotonic() < until else []
             if sources:
