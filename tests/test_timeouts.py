@@ -328,3 +328,24 @@ async def test_an_operator_stops_a_running_row(
         await until(lambda: apg.fetchval(handled))
         release.set()
     assert not one.seen.of(RowLost)
+
+
+async def test_what_goes_back_at_the_last_moment_is_counted(
+    db_url: str, apg: asyncpg.Connection
+) -> None:
+    """When the grace has passed and not everything was written, the rows go back all at once."""
+    app, release = App(), asyncio.Event()
+
+    @app.handler
+    async def work() -> None:
+        await release.wait()
+
+    [key] = await put(apg, "work")
+    async with running(app, db_url, concurrency=1) as one:
+        await until(lambda: one.worker.running)
+        assert one.worker.worker_id is not None
+        await one.worker._abandon_all(one.worker.worker_id)
+        row = await job(apg, key)
+        assert (row["state"], row["attempt"], row["worker"]) == ("due", 0, None)
+        assert one.worker.parts.settler.released == 1
+        release.set()
