@@ -28,7 +28,7 @@ from worker.demo.figures import Verdict, charged_once
 from worker.demo.processes import worker_command
 from worker.demo.report import report
 
-ROWS = 100
+ROWS = 600  # so many that a moment in which nobody looks is not the whole of it
 
 
 def demo(directory: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
