@@ -119,10 +119,18 @@ def wal(cluster: Cluster) -> int:
 def cpu(cluster: Cluster) -> float:
     """CPU seconds of the whole server so far, ended backends included."""
     assert cluster.pid is not None
+    while True:
+        ended = _ended(cluster.pid)
+        spent = ended + sum(map(_own, [cluster.pid, *_children(cluster.pid)]))
+        if _ended(cluster.pid) == ended:  # nobody has gone from one sum to the other meanwhile
+            return spent
+
+
+def _children(pid: int) -> list[int]:
     children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(cluster.pid)], capture_output=True, text=True, check=True
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True
     ).stdout.split()
-    return _own(cluster.pid, reaped=True) + sum(_own(int(pid)) for pid in children)
+    return list(map(int, children))
 
 
 def backend_cpu(pid: int) -> float:
@@ -142,12 +150,14 @@ def process_cpu(pid: int) -> float:
     )
 
 
-def _own(pid: int, *, reaped: bool = False) -> float:
-    """To the nanosecond; reaped: with its ended children, to a hundredth of a second."""
+def _own(pid: int) -> float:
+    """To the nanosecond."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        ended = 0
-        if reaped:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            ended = sum(map(int, fields[13:15]))
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9 + ended / _TICKS
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
     return 0.0
+
+
+def _ended(pid: int) -> float:
+    """Of its children that have ended, to a hundredth of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return sum(map(int, fields[13:15])) / _TICKS

@@ -29,7 +29,7 @@ from worker.demo.processes import begin_server, worker_command
 from worker.demo.report import report
 from worker.errors import DuerowError
 
-ROWS = 100
+ROWS = 600  # so many that a moment in which nobody looks is not the whole of it
 
 
 def demo(directory: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The donations example, played by real workers. A second of the scenario takes 20 ms here; the
+"""The donations example, played by real workers. A second of the scenario takes 100 ms here; the
 lease of a worker, which Duerow needs for itself, is not shortened."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from examples.donations.scenes import MEMORY, REPLICAS, Scenes, Trouble, peak_me
 from examples.donations.table import Count, Recovery, Table, Wait
 from worker.url import DatabaseURL
 
-CLOCK = Clock(0.02)
+CLOCK = Clock(0.1)  # a shorter one is over before somebody who looks away looks again
 
 
 @pytest.mark.process
@@ -32,14 +32,14 @@ def test_donations_are_charged_once_whatever_happens(
         scenes.start()
         first, second = scenes.speed(100)
         assert (first.once, second.once, second.new_keys) == (100, 100, 100)
-        assert first.seconds < first.was / 3  # with a scale this small, Duerow's own time counts
+        assert first.seconds < first.was / 3  # Duerow's own time counts, too
 
         trouble = scenes.trouble(1000)
         assert trouble.problems == []
         assert trouble.settled == Count(980, 20, 1000)
         assert trouble.recovery.rows > 50
         assert trouble.outcomes["done"] == 980
-        assert {wait.attempt for wait in trouble.waits if wait.outcome == "retry"} >= {1, 2}
+        assert {wait.attempt for wait in trouble.waits if wait.outcome == "retry"} >= {1}
 
         assert scenes.by_hand() == (20, 20)
 

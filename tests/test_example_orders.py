@@ -1,4 +1,4 @@
-"""The example `orders`, on a clock of its own: 1 s of the scenario takes 5 ms here."""
+"""The example `orders`, on a clock of its own: 1 s of the scenario takes 10 ms here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cli import REPOSITORY, run
 from tests.examples import played
 from tests.told import number, tables
 
-SCALE = 0.005
+SCALE = 0.01
 
 
 @pytest.mark.process
@@ -29,7 +29,7 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
     told = ended.stdout
     assert ended.returncode == 0, told + ended.stderr
     assert told.splitlines()[-1] == "all of it was true"
-    assert "scale: 1 s -> 5 ms" in told
+    assert "scale: 1 s -> 10 ms" in told
 
     # Fifty in one call, each with an answer of its own.
     assert "numbers in each call: [50]\n1 dead, 48 done, 1 retry\nexit code 7" in told
@@ -50,7 +50,7 @@ def test_the_whole_of_it(db_url: str, pg: psycopg.Connection) -> None:
     # Nobody waits for the large ones.
     assert [int(row["orders"]) for row in clients] == list(SIZES)
     assert clients[0]["after, min"] == "next run"
-    assert all(int(row["here"]) < 2000 for row in clients[-10:])
+    assert all(int(row["here"]) < 3000 for row in clients[-10:])
     assert all(int(row["first come"]) >= 10_000 for row in clients)
 
     # What somebody sees who watches.
@@ -167,8 +167,8 @@ def test_what_is_wrong_with_runs_is_said() -> None:
     assert all_runs(one_run(300, code=9), one_run(0)) == [
         "a run in which nothing failed has not ended with 0"
     ]
-    assert all_runs(one_run(300, late=3.0), one_run(0)) == ["a run has begun calls after its time"]
-    assert all_runs(one_run(300, over=3.0), one_run(0)) == ["a run has taken longer than its limit"]
+    assert all_runs(one_run(300, late=5.0), one_run(0)) == ["a run has begun calls after its time"]
+    assert all_runs(one_run(300, over=5.0), one_run(0)) == ["a run has taken longer than its limit"]
     assert all_runs(*good, twice=2) == ["2 orders were tracked twice"]
     assert all_runs(*good, overlapped=False) == ["the two runs did not overlap"]
     assert all_runs(*good, tracked=999) == ["1 orders were not tracked"]
@@ -179,7 +179,7 @@ def test_a_client_that_waits_is_said() -> None:
     assert list(_clients(clients)) == []
     clients[-1] = Client(1, 1.0, most(1) + 1, 12_000, 1, 1, 1)
     assert list(_clients(clients)) == ["a client of 1 orders has waited longer than its share"]
-    assert most(1) < sum(SIZES) / 15
+    assert most(1) < sum(SIZES) / 7
 
 
 def test_a_batch_that_is_not_one_is_said() -> None:

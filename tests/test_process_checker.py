@@ -241,9 +241,9 @@ def test_a_settle_without_its_guard(db_url: str, tmp_path: Path) -> None:
     probe = "where w.id = o.id and w.token = o.token and w.owner = $3"
     open_ = {fence: "where j.ctid = ours.ctid and $3::bigint > 0", probe: "where w.id = o.id"}
     sql = broken_sql(tmp_path, "settle/done", open_)
-    with Scene.at(Place(db_url, tmp_path, sql=sql), slots=2, lease=1.2) as scene:
+    with Scene.at(Place(db_url, tmp_path, sql=sql), slots=2, lease=4.0) as scene:
         # its result is decided before the loop can hear that the worker was declared dead
-        scene.load(1, "work_in_loop", ms=1500)
+        scene.load(1, "work_in_loop", ms=4000)
         [zombie] = scene.fleet.start_many(1)
         scene.fleet.until(lambda: len(scene.runs()) == 1)
         scene.fleet.freeze(zombie)
@@ -274,7 +274,13 @@ def test_a_claim_that_takes_what_is_claimed(db_url: str, tmp_path: Path) -> None
     with Scene.at(Place(db_url, tmp_path, sql=sql), slots=4) as scene:
         scene.load(4, ms=2000)
         scene.fleet.start_many(2)
-        scene.fleet.until(lambda: scene.one(TOKENS_BEYOND_ONE))
+
+        def taken_again() -> bool:
+            if scene.drained():  # by one worker, before the other was there
+                scene.load(4, ms=2000)
+            return bool(scene.one(TOKENS_BEYOND_ONE))
+
+        scene.fleet.until(taken_again)
         scene.fleet.stop_all()
         with pytest.raises(Violated, match="taken from its owner"):
             scene.judge(Figures("broken"), finished=False)

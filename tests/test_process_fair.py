@@ -10,17 +10,22 @@ import psycopg
 import pytest
 
 from tests.cli import PROGRAM, environment
+from tests.facts import eventually
 
 pytestmark = pytest.mark.process
 
 APP = """
 import asyncio
+from pathlib import Path
+
 from worker import App, Fair
 
 app = App()
 
 @app.handler("track", fair=Fair(per_tenant=5))
 async def track(i: int) -> None:
+    while not Path("all are there").exists():
+        await asyncio.sleep(0.01)
     await asyncio.sleep(0.003)
 """
 LARGE, SMALL, TENANTS = 3000, 20, 15
@@ -49,6 +54,11 @@ def test_processes(db_url: str, pg: psycopg.Connection, tmp_path: Path) -> None:
         subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
+    at_work = "select count(distinct owner) from worker.jobs"
+    try:
+        eventually(lambda: pg.execute(at_work).fetchone() == (3,), within=60)
+    finally:
+        (tmp_path / "all are there").touch()
     for drain in drains:
         _, said = drain.communicate(timeout=120)
         assert drain.returncode == 0, said
@@ -65,4 +75,4 @@ def test_processes(db_url: str, pg: psycopg.Connection, tmp_path: Path) -> None:
     begun = min(place for place, (tenant, _) in enumerate(ran) if tenant != "large")
     assert begun < 100, "the large one does not go first"
     assert last < 3 * SMALL * TENANTS, "nor do they wait for its rows"
-    assert len({worker for _, worker in ran}) == 3, "or this shows nothing of a fleet"
+    assert len({worker for _, worker in ran}) == 3

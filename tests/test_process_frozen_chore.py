@@ -49,6 +49,9 @@ def test_the_frozen_are_deposed(db_url: str, pg: Connection) -> None:
         hold(busy, "busy")
         busy.pgconn.send_query(b"select pg_sleep(60)")
         eventually(lambda: busy.pgconn.flush() == 0)
+        asleep = "select wait_event from pg_stat_activity where pid = %s"
+        asleep_of = [busy.info.backend_pid]
+        eventually(lambda: pg.execute(asleep, asleep_of).fetchone() == ("PgSleep",))
         for chore, pid in holders.items():
             assert eventually(lambda: deposed(pg, chore)) == pid  # noqa: B023
             lock = "select count(*) from pg_locks where pid = %s"

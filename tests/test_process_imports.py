@@ -52,7 +52,7 @@ def loaded(place: Path, url: str, *, imports: str = "", takes: str = "") -> set[
     with psycopg.connect(url, autocommit=True) as db:
         db.execute("insert into worker.jobs (kind, args) values ('tell', '{}')")
         drain = subprocess.Popen(
-            [WORKER, "drain", "--app", "teller:app", "--lease", "1s"],
+            [WORKER, "drain", "--app", "teller:app", "--lease", "6s"],
             cwd=place,
             env=environment | {"DUEROW_DATABASE_URL": url, "PYTHONPATH": f"{place}:{ROOT}"},
             stdout=subprocess.DEVNULL,

@@ -102,7 +102,7 @@ def _spread(found: Spread) -> Iterator[str]:
 
 
 def _trouble(found: Trouble) -> Iterator[str]:
-    title("One account always fails, another takes 60 s")
+    title(f"One account always fails, another takes {found.latency:.0f} s")
     say(f"the other {found.others}: {found.seconds:.2f} s, ideal {found.ideal:.0f} s")
     say(
         f"the slow one: {found.slow_ended:.2f} s; "
@@ -142,7 +142,7 @@ def _share(found: Share) -> Iterator[str]:
     say(f"the {found.small}: {found.seconds:.2f} s, ideal on half of the slots {found.ideal:.0f} s")
     say(f"if they had to wait behind the {found.large}: {found.queued:.0f} s")
     say(f"meanwhile refreshed of the {found.large}: {found.meanwhile}")
-    if found.seconds > found.queued / 20:
+    if found.seconds > found.queued / 4:
         yield "a large organisation starves a small one"
     if not found.meanwhile:
         yield "a small organisation stops a large one"

@@ -28,6 +28,8 @@ PAUSE = 2.0  # between two accounts, in the original
 BATCH_PAUSE = 1.0  # between two batches, in its first fix
 STARTED_WITHIN = 2.0  # real seconds: how long a worker takes to be at work
 LEAD = 1.0  # real seconds from filling the table to the first due time
+SLOW = 60.0  # what the slow account takes,
+SLOW_LEAST = 3.0  # but as many real seconds: others are through by then on any machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Spread:
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Of accounts of which one fails and one is slow. seconds, ideal: of the others. failing: the
-    runs of the one that does."""
+    runs of the one that does. latency: of the slow one."""
 
     others: int
     seconds: float
@@ -61,6 +63,7 @@ class Trouble:
     slow_ended: float
     batches: float
     failing: Sequence[Run]
+    latency: float = SLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ class Scenes:
     def trouble(self, accounts: int = 50, failing: int = 13, slow: int = 7) -> Trouble:
         """One account always fails, one takes a minute."""
         seconds = [LATENCY] * accounts
-        seconds[slow - 1] = 60.0
+        seconds[slow - 1] = max(SLOW, self._clock.told(SLOW_LEAST))
         self._crew.faults(
             {
                 f"/accounts/@user{failing}": {"status": 500},
@@ -154,6 +157,7 @@ class Scenes:
         due = self._accounts.seed(shared_out(accounts), LEAD)
         expected = ends(seconds, SLOTS)
         done = self._done(due, accounts - 1, max(expected))
+        failed = [run for run in self._accounts.runs(due) if run.account == failing]
         self._crew.faults({})
         others = [run for run in done if run.account != slow]
         [slow_ended] = [run.ended for run in done if run.account == slow]
@@ -163,7 +167,8 @@ class Scenes:
             max(expected[: slow - 1] + expected[slow:]),
             self._clock.told(slow_ended),
             in_batches(seconds, SLOTS, BATCH_PAUSE),
-            [run for run in self._accounts.runs(due) if run.account == failing],
+            failed,
+            seconds[slow - 1],
         )
 
     def overlap(self) -> Overlap:
@@ -219,9 +224,9 @@ class Scenes:
         due = self._accounts.seed(shared_out(accounts), LEAD)
         first = {one.account: one.due for one in self._accounts.dues()}
         every = dt.timedelta(seconds=self._clock.real(EVERY))
-        runs = self._done(due, rounds * accounts, rounds * (EVERY + JITTER))
-        off = [
-            abs(one.due - first[one.account] - rounds * every).total_seconds()
+        runs = self._done(due, rounds * accounts, rounds * (EVERY + JITTER), rounds)
+        off = [  # it may be several rounds later by now
+            abs((one.due - first[one.account] + every / 2) % every - every / 2).total_seconds()
             for one in self._accounts.dues()
         ]
         late = max(run.began % self._clock.real(EVERY) for run in runs)
@@ -240,11 +245,17 @@ class Scenes:
         ]
         return Drift(1, self._clock.told(max(run.began for run in runs)), max(off))
 
-    def _done(self, due: dt.datetime, wanted: int, expected: float) -> list[Run]:
-        """The runs since `due` that went well, once they are so many. expected: seconds."""
+    def _done(self, due: dt.datetime, wanted: int, expected: float, rounds: int = 1) -> list[Run]:
+        """The runs since `due` that went well, once they are so many; the first of each account, or
+        the first `rounds`. expected: seconds."""
 
         def found() -> list[Run] | None:
-            runs = [run for run in self._accounts.runs(due) if run.outcome == "done"]
+            runs: list[Run] = []
+            times: Counter[int] = Counter()
+            for run in self._accounts.runs(due):
+                if run.outcome == "done" and times[run.account] < rounds:
+                    times[run.account] += 1
+                    runs.append(run)
             return runs if len(runs) >= wanted else None
 
         return self._crew.until(found, self._clock.real(expected))

@@ -6,7 +6,7 @@ Every API of the examples answers, besides what it is there for:
 
 PUT /faults    {"/accounts/@user13": {"status": 500}, "/accounts/@user7": {"latency": 30}}
                from now on requests of these paths go wrong, or take so many seconds (null: they
-               are never answered)
+               are not answered until the faults are others)
 GET /requests  [{"method", "path", "key", "began", "status"}, ...] of all requests but these two;
                key: its Idempotency-Key, status: null while there is no answer
 """
@@ -59,7 +59,7 @@ class API(Loopback):
         self._working = 0
         self._seen: list[Seen] = []
         self._faults: dict[str, dict[str, Any]] = {}
-        self._never = threading.Event()
+        self._changed = threading.Event()
 
     def latency(self, method: str, path: str) -> float:
         """Seconds of the scenario."""
@@ -73,6 +73,8 @@ class API(Loopback):
         match method, path:
             case "PUT", "/faults":
                 self._faults = dict(body)
+                self._changed.set()
+                self._changed = threading.Event()
                 return Reply(200, {})
             case "GET", "/requests":
                 with self._lock:
@@ -94,10 +96,11 @@ class API(Loopback):
         return Reply(429, {"error": "slow down"}, {"Retry-After": str(RETRY_AFTER)})
 
     def _slowly(self, method: str, path: str, body: Any) -> Reply:
-        fault = self._faults.get(path, {})
+        changed, fault = self._changed, self._faults.get(path, {})
         latency = fault.get("latency", self.latency(method, path))
         if latency is None:
-            self._never.wait()
+            changed.wait()
+            latency = 0.0
         time.sleep(self.clock.real(latency))
         if "status" in fault:
             return Reply(fault["status"], {"error": "try again"})

@@ -29,8 +29,8 @@ class Clock:
 
     def patience(self, seconds: float) -> float:
         """The same for a timeout: the machine's own time is not shortened, so that one of less
-        than five real seconds would end calls that nothing is wrong with."""
-        return max(5.0, self.real(seconds))
+        than ten real seconds would end calls that nothing is wrong with."""
+        return max(10.0, self.real(seconds))
 
     def told(self, seconds: float) -> float:
         """The scenario's seconds, from real ones."""

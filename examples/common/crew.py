@@ -36,7 +36,7 @@ from worker.url import DatabaseURL
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
-LEASE = 3.0  # seconds; short, so that a killed worker's rows are soon free
+LEASE = 5.0  # seconds; short, so that a killed worker's rows are soon free
 GRACE = 10.0
 GIVEN_UP = 60.0  # seconds beyond what something should take
 LAST_WORDS = 15  # lines of a log

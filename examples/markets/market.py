@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from examples.common.http import Answer
 from worker import RetryPolicy
 
 clock = Clock.from_environment()
-TIMEOUT = 30.0
+VARIABLE = "MARKETS_TIMEOUT"
+TIMEOUT = float(os.environ.get(VARIABLE, "30"))
 
 TABLE: dict[str, Any] = {
     "table": "example_markets.markets",

@@ -16,7 +16,7 @@ from examples.common.crew import LOOK, Crew, Member
 from examples.common.ideal import ends, ideal
 from examples.common.stage import Stage
 from examples.markets.api import OUTCOMES, seconds
-from examples.markets.market import TIMEOUT
+from examples.markets.market import TIMEOUT, VARIABLE
 from examples.markets.pool import PoolUse, PoolWatch, health_of, told
 from examples.markets.table import Markets, Run
 
@@ -25,6 +25,7 @@ APPS = {"async def": "examples.markets.app:app", "def": "examples.markets.thread
 WAYS = tuple(APPS)
 MARKETS = 20
 LEAD = 1.0  # real seconds from filling the table to the first due time
+PATIENT = {VARIABLE: "600"}  # where a timeout is not what is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +78,16 @@ class Scenes:
         self._markets = markets
         self._health = ""  # where the last worker tells how it is
 
-    def worker(self, way: str, slots: int, pool: int) -> Member:
+    def worker(self, way: str, slots: int, pool: int, **variables: str) -> Member:
         """One more, at work."""
         size = ("--concurrency", str(slots), "--pool-size", str(pool))
-        member = self._crew.start(APPS[way], *LOOK, *size, "--health", "127.0.0.1:0")
+        member = self._crew.start(APPS[way], *LOOK, *size, "--health", "127.0.0.1:0", **variables)
         self._health = self._crew.until(lambda: health_of(member))
         return member
 
     def speed(self, way: str, slots: int = 3, pool: int = 3) -> Speed:
         """All markets fall due at once."""
-        worker = self.worker(way, slots, pool)
+        worker = self.worker(way, slots, pool, **PATIENT)
         due = self._markets.seed(MARKETS, LEAD)
         durations = [seconds(market) for market in range(1, MARKETS + 1)]
         least = ideal(durations, slots)
@@ -130,14 +131,17 @@ class Scenes:
     def kill(self, way: str) -> Kill:
         """A worker is killed between its predictions and the row's completion.
 
-        Whoever locks the row of the market holds up its completion, not the predictions.
+        Whoever locks the row of the market holds up its completion, not the predictions; the API
+        waits for that lock.
         """
-        worker = self.worker(way, 1, 1)
+        self._crew.faults({"/markets/M1/forecast": {"latency": None}})
+        worker = self.worker(way, 1, 1, **PATIENT)
         due = self._markets.seed(1, LEAD)
         written = self._markets.written()
         self._crew.until(lambda: self._markets.claimed(1))
         with psycopg.connect(self._url.psycopg_conninfo()) as lock:
             lock.execute("select from example_markets.markets where id = 1 for no key update")
+            self._crew.faults({})
             backend = self._crew.until(self._markets.waiting, self._clock.real(15))
             before = self._markets.written() - written
             pool = told(self._health)
@@ -145,7 +149,7 @@ class Scenes:
             lock.rollback()
         self._crew.until(lambda: not self._markets.alive(backend))
         after, claimed = self._markets.predictions()[1], self._markets.claimed(1)
-        second = self.worker(way, 1, 1)
+        second = self.worker(way, 1, 1, **PATIENT)
         runs = self._ended(due, 2, 15)
         self._crew.stop(second)
         again = self._markets.predictions()[1]

@@ -6,7 +6,8 @@ POST /north/messages  {"to": "+49 1", "question": 3}: 200; or 429 and {"error": 
                       "retry_after": 12.5}}: nothing more for so many (real) seconds
 PUT /limits           {"north": 30}: how many calls a provider takes in any (real) second; more are
                       throttled. Null: any number
-PUT /throttle         {"north": 20}: from now on, for so many seconds of the scenario, every call is
+PUT /throttle         {"north": [50, 20]}: from its 50th call on, for so many seconds of the
+                      scenario, every call is
 PUT /counts           {}: counts from nothing again
 GET /counts           what each provider has counted: see Counts
 """
@@ -45,7 +46,8 @@ class Provider:
 
     def __init__(self) -> None:
         self.limit: float | None = None
-        self.closed_until = 0.0
+        self.closes: tuple[int, float] | None = None  # at which call, and for how many seconds
+        self._closed_until = 0.0
         self._lock = threading.Lock()
         self.forget()
 
@@ -64,7 +66,10 @@ class Provider:
             while self._second[0] <= now - SECOND:
                 self._second.popleft()
             self.counts.busiest = max(self.counts.busiest, len(self._second))
-            closed_for = self.closed_until - now
+            if self.closes is not None and len(self.counts.at) >= self.closes[0]:
+                self._closed_until = now + self.closes[1]
+                self.closes = None
+            closed_for = self._closed_until - now
             if self.limit is not None and len(self._second) > self.limit:
                 self.counts.over += 1
                 closed_for = max(closed_for, SECOND)
@@ -94,8 +99,8 @@ class Chat(API):
                 for name, limit in body.items():
                     self._providers[name].limit = limit
             case "PUT", "/throttle":
-                for name, seconds in body.items():
-                    self._providers[name].closed_until = time.time() + self.clock.real(seconds)
+                for name, (call, seconds) in body.items():
+                    self._providers[name].closes = call, self.clock.real(seconds)
             case "PUT", "/counts":
                 for provider in self._providers.values():
                     provider.forget()

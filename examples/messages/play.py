@@ -33,7 +33,8 @@ STARTING = 15  # when the worker begins and ends
 @dataclass(frozen=True, slots=True)
 class Size:
     """How long it takes. idle, seconds: real ones. counts: messages that fall due at once. fleet,
-    messages: of the throttle, for each of two providers. replicas, limit: of the provider's limit,
+    messages: of the throttle, for each of two providers; away: for how long, heard: real seconds
+    in which every replica must have heard of it. replicas, limit: of the provider's limit,
     calls a second; margin: how many less the fleet is told, as a busy machine brings some late."""
 
     idle: float = 3.0
@@ -42,6 +43,8 @@ class Size:
     steps: Sequence[tuple[int, int, int]] = STEPS
     fleet: int = 4
     messages: int = 100
+    away: float = 20.0
+    heard: float = HEARD_WITHIN
     replicas: Sequence[int] = (1, 3, 6)
     limit: int = 30
     margin: int = 0
@@ -63,7 +66,7 @@ def play(stage: Stage, size: Size | None = None, used: float = USED) -> bool:
         problems = [*show_speed(idle, speeds)]
         problems += show_adapting(scenes.adapting(size.backlog, size.backlog // 2, 20.0))
         problems += show_steps([scenes.step(*step) for step in size.steps])
-        problems += show_throttle(scenes.throttle(size.fleet, size.messages))
+        problems += show_throttle(scenes.throttle(size.fleet, size.messages, size.away, size.heard))
         problems += show_rates(
             [scenes.rate(count, size.limit, size.margin, size.seconds) for count in size.replicas],
             used,
@@ -145,7 +148,7 @@ def show_throttle(found: Throttle) -> Iterator[str]:
             ("answers 131051", "one a call", found.answers),
             ("to stay away for", "-", f"{found.named:.1f} s"),
             ("calls meanwhile, real time", "all that were due", heard),
-            (f"of them after {HEARD_WITHIN * 1000:.0f} ms", "-", found.parked),
+            (f"of them after {found.within * 1000:.0f} ms", "-", found.parked),
             ("first call after the time named", "-", f"{found.again * 1000:+.0f} ms"),
             ("calls of the other provider meanwhile", "-", found.others),
             ("highest attempt of a message sent", "-", attempts["done"][1]),

@@ -27,6 +27,7 @@ SLOTS = 5
 EVERY = 300.0
 MOST = 30  # of the original's runs
 LEAD = 1.0  # real seconds from filling the table to the due time
+STEP_LEAST = 0.25  # real seconds that a call takes at least where those under way are counted
 HEARD_WITHIN = 0.25  # real seconds in which every replica has heard of a throttle
 PLAN = 60  # connections
 POOL = 3  # sessions of each replica
@@ -91,9 +92,9 @@ class Throttle:
     """One provider throttles, another does not.
 
     answers: of 131051. heard: real seconds from the first of them to the last call before the time
-    that it named; None if there was none. parked: calls after `HEARD_WITHIN` and before that time.
+    that it named; None if there was none. parked: calls after `within` and before that time.
     again: real seconds from that time to the first call after it. others: calls of the other
-    provider meanwhile.
+    provider meanwhile. within: what parked goes by.
     """
 
     replicas: int
@@ -107,6 +108,7 @@ class Throttle:
     messages: int
     attempts: Mapping[str, Attempts]
     connections: int
+    within: float = HEARD_WITHIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class Scenes:
         self._forget()
         before = self._table.work()
         worker = self.worker("--concurrency", str(SLOTS), "--log-level", "debug")
+        self._crew.until(lambda: any("row.claimed" in line for line in worker.said()))
         time.sleep(seconds)
         self._crew.stop(worker)
         looks = sum("row.claimed" in line for line in worker.said())
@@ -170,14 +173,13 @@ class Scenes:
         return Speed(messages, told, least, EVERY * max(0, runs - 1) + last, runs)
 
     def adapting(self, messages: int, throttle_at: int, seconds: float) -> Adapting:
-        """A backlog for one worker of 2 to 40 slots; when so many are sent, its provider throttles
-        for so many seconds."""
+        """A backlog for one worker of 2 to 40 slots; from its call of that number on its provider
+        throttles for so many seconds."""
         self._forget()
+        self._put("/throttle", {"north": [throttle_at, seconds]})
         worker = self.worker("--concurrency", "2-40")
         due = self._table.seed({"north": messages}, LEAD)
-        self._until_sent(throttle_at)
-        self._put("/throttle", {"north": seconds})
-        self._until_sent(messages, messages * LATENCY / 2)
+        self._until_sent(messages, seconds + messages * LATENCY / 2)
         self._crew.until(lambda: changes(worker)[-1].why == "idle")
         refused = self._counts()["north"]["refused"]
         found = changes(worker)
@@ -189,27 +191,32 @@ class Scenes:
         """So many are due when a worker with the fixed table of the scenario starts."""
         self._table.seed({"north": due}, 0)
         self._forget()
+        latency = max(LATENCY, self._clock.told(STEP_LEAST))
+        self._crew.faults({"/north/messages": {"latency": latency}})
         worker = self.worker(*STEPS, "--log-level", "debug")
-        self._until_sent(due, ideal([LATENCY] * due, 3))
+        self._until_sent(due, ideal([latency] * due, 3))
         self._crew.stop(worker)
+        self._crew.faults({})
         claims = [int(n) for line in worker.said() for n in re.findall(r"\bcount=(\d+)", line)]
         at_once = self._counts()["north"]["at_once"]
         return Step(due, slots, batch, at_once, max(claims))
 
     # -- what a fleet does ------------------------------------------------------------------------
 
-    def throttle(self, replicas: int, messages: int, seconds: float = 20.0) -> Throttle:
-        """Two providers; when a part of their messages is sent, one of them throttles."""
+    def throttle(
+        self, replicas: int, messages: int, seconds: float = 20.0, within: float = HEARD_WITHIN
+    ) -> Throttle:
+        """Two providers; after a part of the calls one of them throttles. within: real seconds
+        after which none of the replicas may call it any more."""
         self._forget()
+        self._put("/throttle", {"north": [messages // 5, seconds]})
         self.workers(replicas, "--concurrency", str(SLOTS))
         due = self._table.seed({"north": messages, "south": messages}, LEAD)
-        self._crew.until(lambda: self._table.sent().get("north", 0) >= messages / 5)
-        self._put("/throttle", {"north": seconds})
-        until = time.time() + self._clock.real(seconds)
         most = self._until_sent(2 * messages, seconds + messages * LATENCY)
         counts = self._counts()
         at, refused = sorted(counts["north"]["at"]), counts["north"]["refused"]
         first = min(refused)
+        until = first + self._clock.real(seconds)
         meanwhile = [moment - first for moment in at if first < moment < until]
         again = next(moment for moment in at if moment >= until)
         self._crew.stop_all()
@@ -218,13 +225,14 @@ class Scenes:
             self._clock.told(until - first),
             len(refused),
             max(meanwhile, default=None),
-            sum(after > HEARD_WITHIN for after in meanwhile),
+            sum(after > within for after in meanwhile),
             again - until,
             sum(first < moment < until for moment in counts["south"]["at"]),
             sum(self._table.sent().values()),
             2 * messages,
             self._table.attempts(due),
             most,
+            within,
         )
 
     def rate(self, replicas: int, limit: int, margin: int, seconds: float) -> Rate:

@@ -41,6 +41,13 @@ class Adopted(Workload):
         adopt(url, self.source, "--due", "due_at")
         db.execute(f"select chaos.record_adopted('{self.source}')")
 
+    def give_back(self, db: psycopg.Connection[Any], pid: int) -> int:
+        return db.execute(
+            f"""update {self.source} set duerow_owner = null, duerow_attempt = duerow_attempt - 1
+                 where duerow_owner in (select id from worker.workers where pid = %s)""",
+            [pid],
+        ).rowcount
+
     def load(
         self,
         db: psycopg.Connection[Any],

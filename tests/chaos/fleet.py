@@ -27,13 +27,14 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Process:
-    """One worker process. stop_sent_at: when it was sent its first signal to stop; ended_at: when
-    it was gone. Seconds of the wall clock."""
+    """One worker process. stop_sent_at: when it was sent its first signal to stop; killed_at: when
+    it was killed; ended_at: when we knew that it was gone. Seconds of the wall clock."""
 
     def __init__(self, popen: subprocess.Popen[bytes], log: Path) -> None:
         self.popen = popen
         self.log = log
         self.stop_sent_at: float | None = None
+        self.killed_at: float | None = None
         self.ended_at: float | None = None
         self._watch = threading.Thread(target=self._note_end, daemon=True)
         self._watch.start()
@@ -144,6 +145,7 @@ class Fleet:
     def kill(self, process: Process) -> None:
         """SIGKILL; returns when it is gone."""
         self.killed.add(process.pid)
+        process.killed_at = time.time()
         process.popen.kill()
         self.wait_exit(process)
 
@@ -160,10 +162,10 @@ class Fleet:
         os.kill(process.pid, signal.SIGCONT)
 
     def stop(self, process: Process, number: int = signal.SIGTERM) -> None:
-        """Asks it to stop."""
+        """Asks it to stop; one that has ended meanwhile needs it no more."""
         if process.stop_sent_at is None:
             process.stop_sent_at = time.time()
-        os.kill(process.pid, number)
+        process.popen.send_signal(number)
 
     def wait_exit(self, process: Process, within: float = 60.0) -> int:
         """Its exit code; negative for a signal."""
@@ -192,11 +194,12 @@ class Fleet:
 
     @property
     def deaths(self) -> dict[int, float]:
-        """When each process that is no more had ended."""
+        """When each process that is no more had ended. We may be slow to hear of the end of one
+        that we killed: it did nothing more from then on."""
         ended = [process for process in self.processes if not process.alive]
         for process in ended:
             process.wait(0)
-        return {p.pid: p.ended_at for p in ended if p.ended_at is not None}
+        return {p.pid: p.killed_at or p.ended_at for p in ended if p.ended_at is not None}
 
     def events(self, name: str, process: Process | None = None) -> list[dict[str, str]]:
         return [

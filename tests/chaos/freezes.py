@@ -26,7 +26,8 @@ class Size:
 
 
 FULL = Size(6_000, workers=4, slots=8, zombies=12, lease=3.0, frozen=(1.0, 8.0), ms=(20, 400))
-SHORT = Size(100, workers=2, slots=4, zombies=1, lease=1.2, frozen=(0.0, 0.0), ms=(50, 200))
+# no shorter lease: a machine that stands still for a second makes zombies of its own
+SHORT = Size(100, workers=2, slots=4, zombies=1, lease=5.0, frozen=(0.0, 0.0), ms=(50, 200))
 
 
 def run(place: Place, size: Size) -> Figures:
@@ -66,7 +67,6 @@ def _make_zombie(scene: Scene, victim: Process, frozen: float) -> int:
     """Freezes a worker in its work until its rows have gone to others, and `frozen` seconds more;
     thaws it, and returns how many rows it had been running once it has a new id."""
     fleet, pid = scene.fleet, victim.pid
-    lives = _lives(scene, pid)
     # Where rows can be limited to one attempt they are dead as soon as they are swept: the zombie's
     # result finds a row that is final. There they go first, too; elsewhere any row will do.
     limited = scene.workload.has_priorities
@@ -80,6 +80,7 @@ def _make_zombie(scene: Scene, victim: Process, frozen: float) -> int:
 
     fleet.until(busy)
     fleet.freeze(victim)
+    lives = _lives(scene, pid)
     held = _runs_now(scene, pid)
     fleet.until(lambda: _deaths(scene, pid) == lives and not _holds_rows(scene, pid))
     time.sleep(frozen)

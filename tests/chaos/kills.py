@@ -33,11 +33,10 @@ def run(place: Place, size: Size) -> Figures:
         scene.load_mixed(size.rows, size.ms)
         began = time.monotonic()
         scene.fleet.start_many(size.workers)
-        underway = 0
         for number in range(size.kills):
             due = began + (number + 1) * size.every
             time.sleep(max(0.0, due - time.monotonic()))
-            underway += not scene.drained()
+            scene.keep_busy(size.rows // 4, size.ms)
             scene.fleet.kill_one()
             scene.fleet.start()
         last_kill = time.monotonic()
@@ -46,7 +45,9 @@ def run(place: Place, size: Size) -> Figures:
         codes = scene.fleet.stop_all()
         figures.add("worker processes x slots", f"{size.workers} x {size.slots}")
         figures.add("kills", size.kills)
-        figures.add("  while rows were left", underway, exactly=size.kills)
+        hit = [run for run in scene.runs() if run.ended is None and run.pid in scene.fleet.killed]
+        figures.add("  of workers that ran rows", len({run.pid for run in hit}))
+        figures.add("  rows that they ran", len(hit))
         figures.add("seconds until all rows were final", ended - began)
         figures.add("  of those after the last kill", ended - last_kill)
         figures.add("workers that stopped in order", codes.count(0), exactly=size.workers)

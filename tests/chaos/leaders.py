@@ -43,16 +43,18 @@ select w.pid, t.worker from worker.schedule_ticks t join worker.workers w on w.i
 @dataclass(frozen=True)
 class Size:
     """changes: of the leader. away: the shortest and the longest time that a frozen one, or one
-    that is cut off, stays away once another has taken over, in seconds."""
+    that is cut off, stays away once another has taken over, in seconds. late: how much later than
+    one interval a tick may be decided, on a machine that may stand still for a moment."""
 
     changes: int
     workers: int
     away: tuple[float, float]
     lease: float
+    late: float = 0.0
 
 
 FULL = Size(changes=100, workers=4, away=(0.0, 6.0), lease=3.0)
-SHORT = Size(changes=6, workers=3, away=(0.0, 3.5), lease=2.0)
+SHORT = Size(changes=6, workers=3, away=(0.0, 3.5), lease=2.0, late=4.0)
 
 
 @dataclass
@@ -132,7 +134,7 @@ def run(place: Place, size: Size) -> Figures:
             figures.add(f"leader {fault}", len(seconds))
             figures.add("  s until the next tick was decided, at most", max(seconds))
         figures.add("workers that stopped in order", codes.count(0), exactly=len(codes))
-        _judge(scene, figures)
+        _judge(scene, figures, INTERVAL + size.late)
         scene.judge(figures)
     return figures
 
@@ -183,7 +185,7 @@ def _finish(scene: Scene, place: Place) -> None:
     assert not last.alive
 
 
-def _judge(scene: Scene, figures: Figures) -> None:
+def _judge(scene: Scene, figures: Figures, most: float) -> None:
     beats = scene.db.execute(
         "select key, extract(epoch from tick)::float8, extract(epoch from at)::float8"
         "  from chaos.beats order by tick, key"
@@ -206,4 +208,4 @@ def _judge(scene: Scene, figures: Figures) -> None:
     figures.add("ms that a tick was late, median", 1000 * late[len(late) // 2])
     figures.add("  of the slowest hundredth", 1000 * late[int(len(late) * 0.99)])
     figures.add("  slowest", 1000 * late[-1])
-    figures.add("ticks later than one interval", sum(s > INTERVAL for s in late), exactly=0)
+    figures.add(f"ticks later than {most:g} s", sum(s > most for s in late), exactly=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
@@ -29,29 +30,27 @@ class Size:
 
 
 FULL = Size(rows=5_000, workers=4, slots=8, held=60.0, lease=3.0, ms=(20, 170))
-SHORT = Size(rows=300, workers=2, slots=4, held=2.0, lease=1.5, ms=(10, 80))
+SHORT = Size(rows=300, workers=2, slots=4, held=2.0, lease=6.0, ms=(10, 80))
 
 
 def run(place: Place, size: Size) -> Figures:
     figures = Figures(f"ACCESS EXCLUSIVE held for {size.held:g} s")
     with Scene.at(place, slots=size.slots, lease=size.lease) as scene:
-        fleet, table = scene.fleet, scene.workload.source
+        fleet = scene.fleet
         scene.load_mixed(size.rows, size.ms)
         workers = fleet.start_many(size.workers)
         fleet.until(lambda: any(run.ended for run in scene.runs()))
         with psycopg.connect(place.url) as user:
-            user.execute(f"lock table {table} in access exclusive mode".encode())
+            fleet.until(lambda: _locked_with_rows_left(scene, user, size))
             time.sleep(size.held)
             # one whose handlers all wait with their sessions has nothing to claim or settle
             fleet.until(lambda: _told(fleet))
             told = fleet.events("source.failed")
         back = time.time()
-        left = not scene.drained()
         fleet.until(lambda: first_claim(scene, back) is not None)
         fleet.until(scene.drained, 300)
         same = sum(worker.alive for worker in workers)
         codes = fleet.stop_all()
-        figures.add("rows were left when it was free", "yes" if left else "no", exactly="yes")
         figures.add("workers that told of it", len(_told(fleet)))
         figures.add("  source.failed lines meanwhile", len(told))
         whys = {event["why"] for event in told}
@@ -64,6 +63,16 @@ def run(place: Place, size: Size) -> Figures:
         figures.add("workers declared dead", dead, exactly=0)
         scene.judge(figures)
     return figures
+
+
+def _locked_with_rows_left(scene: Scene, user: psycopg.Connection[Any], size: Size) -> bool:
+    """A fleet that was quicker than we is given more to do."""
+    user.execute(f"lock table {scene.workload.source} in access exclusive mode".encode())
+    if scene.workload.unfinished(user) > size.rows // 4:
+        return True
+    user.rollback()
+    scene.load_mixed(size.rows, size.ms)
+    return False
 
 
 def _told(fleet: Fleet) -> set[str]:

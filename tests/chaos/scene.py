@@ -100,6 +100,18 @@ class Scene:
                 self.load(failures - failures // 2, kind, ms=spread, fails=2)
                 self.load(each - failures, kind, ms=spread)
 
+    def keep_busy(self, least: int, ms: tuple[float, float]) -> None:
+        """Returns while at least so many rows are left: a fleet that was quicker than who looks at
+        it is given as many anew."""
+
+        def busy() -> bool:
+            if self.workload.unfinished(self.db) >= least:
+                return True
+            self.load_mixed(2 * least, ms)
+            return False
+
+        self.fleet.until(busy)
+
     def runs(self) -> list[Run]:
         """What the ledger tells by now."""
         return read(self.place.directory / "ledger")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tests.chaos.figures import Figures
 from tests.chaos.fleet import Process
+from tests.chaos.history import History
 from tests.chaos.ledger import Run
 from tests.chaos.place import Place
 from tests.chaos.scene import Scene
@@ -58,7 +59,7 @@ def run(place: Place, size: Size) -> Figures:
         figures.add("seconds", seconds)
         for tenant in ("one", "other"):
             runs = [run for run in history.runs if tenants[run.key] == tenant]
-            most = most_at_once(runs, history.deaths)
+            most = most_at_once(runs, history)
             figures.add(f"runs of tenant {tenant} at once, at most", most, most=size.most)
         held = "select coalesce(sum(in_use), 0) from worker.gates"
         figures.add("slots in use when all is over", scene.one(held), exactly=0)
@@ -73,12 +74,16 @@ def _at_work(scene: Scene) -> list[Process]:
     return [process for process in scene.fleet.running if process.pid in pids]
 
 
-def most_at_once(runs: list[Run], deaths: dict[int, float]) -> int:
-    """A run that never ended lasted until its process was gone."""
+def most_at_once(runs: list[Run], history: History) -> int:
+    """A run that never ended lasted until its process was gone. One whose worker was declared dead,
+    as a machine that stands still brings about, has had its slot no more from then on."""
     changes: list[tuple[float, int]] = []
     for run in runs:
-        ended = run.ended if run.ended is not None else deaths.get(run.pid, float("inf"))
-        changes += [(run.started, 1), (ended, -1)]
+        life = history.workers.get(run.worker)
+        gone = life.gone if life is not None else None
+        ended = min(history.end_of(run), float("inf") if gone is None else gone)
+        if run.started < ended:
+            changes += [(run.started, 1), (ended, -1)]
     now = most = 0
     for _, change in sorted(changes):
         now += change

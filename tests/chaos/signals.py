@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def run(place: Place, size: Size) -> Figures:
 
 def _busy(scene: Scene, **popen: object) -> Process:
     """A worker in the middle of its work."""
-    scene.load(200, ms=100)
+    scene.load(200, ms=300)  # long enough for the second signal to find it
     worker = scene.fleet.start(**popen)
     scene.fleet.wait_ready(worker)
     scene.fleet.until(lambda: any(run.pid == worker.pid for run in scene.runs()))
@@ -55,15 +56,14 @@ def _twice(scene: Scene) -> int:
     worker = _busy(scene)
     scene.fleet.stop(worker)
     scene.fleet.until(lambda: scene.fleet.events("worker.draining", worker) or not worker.alive)
-    if worker.alive:
-        scene.fleet.stop(worker)
+    scene.fleet.stop(worker)
     return scene.fleet.wait_exit(worker, 20)
 
 
 def _to_the_group(scene: Scene) -> int:
     worker = _busy(scene, start_new_session=True)
     for _ in range(3):
-        if worker.alive:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGTERM)
     return scene.fleet.wait_exit(worker, 20)
 

@@ -13,12 +13,16 @@ FIRST_START_MOST = 1.0  # seconds
 
 @dataclass(frozen=True)
 class Size:
+    """late: how much later than it should a row may start, on a machine that may stand still for a
+    moment; half of the rows may not."""
+
     strangers: int
     rows: int
+    late: float = 0.0
 
 
 FULL = Size(strangers=10_000, rows=20)
-SHORT = Size(strangers=10_000, rows=5)
+SHORT = Size(strangers=10_000, rows=5, late=9.0)
 
 
 def run(place: Place, size: Size) -> Figures:
@@ -32,7 +36,7 @@ def run(place: Place, size: Size) -> Figures:
         figures.add(
             "row waiting: s from the worker's start",
             _start_of(scene, waiting) - float(ready["at"]),
-            most=FIRST_START_MOST,
+            most=FIRST_START_MOST + size.late,
         )
         latencies = []
         for _ in range(size.rows):
@@ -45,8 +49,9 @@ def run(place: Place, size: Size) -> Figures:
             latencies.append(_start_of(scene, key) - enqueued)
         latencies.sort()
         figures.add("rows enqueued one by one", size.rows)
-        figures.add("  ms to start, median", 1000 * latencies[len(latencies) // 2])
-        figures.add("  ms to start, slowest", 1000 * latencies[-1], most=1000 * FIRST_START_MOST)
+        most, median = 1000 * FIRST_START_MOST, latencies[len(latencies) // 2]
+        figures.add("  ms to start, median", 1000 * median, most=most)
+        figures.add("  slowest", 1000 * latencies[-1], most=most + 1000 * size.late)
         scene.fleet.until(lambda: scene.workload.unfinished(scene.db) == size.strangers)
         scene.fleet.stop_all()
         history = scene.judge(figures, finished=False)

@@ -25,7 +25,7 @@ class Size:
 
 
 FULL = Size(10_000, 4, 8, terminations=200, every=0.2, lease=6.0, ms=(20, 170))
-SHORT = Size(300, 2, 4, terminations=20, every=0.1, lease=3.0, ms=(10, 80))
+SHORT = Size(300, 2, 4, terminations=20, every=0.1, lease=6.0, ms=(10, 80))
 
 TERMINATE = """
 select application_name, pg_terminate_backend(pid)

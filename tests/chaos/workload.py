@@ -72,6 +72,11 @@ class Workload(ABC):
         raise NotImplementedError
 
     @abstractmethod
+    def give_back(self, db: psycopg.Connection[Any], pid: int) -> int:
+        """Gives back, as its worker should have done, what a process that is no more has left
+        claimed; how many rows that were."""
+
+    @abstractmethod
     def load(
         self,
         db: psycopg.Connection[Any],
@@ -101,6 +106,13 @@ class Jobs(Workload):
     app = "tests.chaos.handlers:app"
     has_priorities = True
     has_queues = True
+
+    def give_back(self, db: psycopg.Connection[Any], pid: int) -> int:
+        return db.execute(
+            """update worker.jobs set owner = null, claimed_at = null, attempt = attempt - 1
+                where owner in (select id from worker.workers where pid = %s)""",
+            [pid],
+        ).rowcount
 
     def load(
         self,

@@ -106,6 +106,7 @@ class _Story:
                 self._crew.stop(member)
         for member in self._crew.members:
             member.process.wait(timeout=PATIENCE)
+        self._notice(self._figures.progress())  # who left last
 
     def _until_done(self) -> None:
         moved, before = time.monotonic(), None
