@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from alembic import command
 from alembic.config import Config
 
 from tests.facts import eventually
-from tests.postgres import NoPostgres
+from tests.postgres import NoPostgres, free_port
 from worker.assets import alembic_directory
 from worker.embedded.binaries import every_binaries
 from worker.errors import DuerowError
@@ -119,7 +118,7 @@ def pgbouncer(url: str, pool: int) -> Iterator[str]:
         pytest.skip("no pgbouncer on this machine; PGBOUNCER names one elsewhere")
     server = DatabaseURL.parse(url)
     there = server.addresses[0]
-    port = _free_port()
+    port = free_port()
     nobody = {"user": "nobody"} if os.geteuid() == 0 else {}  # it refuses to run as root
     with tempfile.TemporaryDirectory(prefix="duerow-pgbouncer-") as directory:
         Path(directory).chmod(0o755)
@@ -204,10 +203,3 @@ def _connects(url: str) -> bool:
     except psycopg.OperationalError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -333,7 +333,7 @@ async def test_cancel_ends_a_running_handler_at_once(
 async def test_cancel_reaches_a_worker_that_does_not_listen_with_its_heartbeat(
     db_url: str, apg: asyncpg.Connection, cli: CLI
 ) -> None:
-    async with running(an_app(), db_url, listen=False, lease=3.0) as worker:
+    async with running(an_app(), db_url, listen=False, lease=6.0) as worker:
         [id] = await put(apg, "for_ever")
         await until(lambda: worker.seen.of(RowStarted))
         found = await asyncio.to_thread(cli, "jobs", "cancel", str(id), "--yes", "--wait", "10s")
