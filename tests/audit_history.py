@@ -24,7 +24,10 @@ from worker.settings import Settings
 from worker.statements import statement
 from worker.url import DatabaseURL
 
-LEASE = 1.0
+# Of the workers that are lost: short, for it is waited for, but not so short that a machine which
+# stands still for a second ends it before its time.
+LEASE = 3.0
+STEADY = 30.0  # the lease of the one that must not be lost
 AT_ONCE = RetryPolicy(wait=lambda state: 0)  # type: ignore[arg-type]
 ALL = ("charge", "flaky", "hopeless", "snoozer", "unwanted", "session", "killer", "frozen", "long")
 
@@ -72,8 +75,8 @@ def app_with(kinds: Sequence[str]) -> App:
             os.kill(os.getpid(), signal.SIGKILL)
 
     async def frozen(context: Context) -> None:
-        """Long enough to be frozen in its first run."""
-        await asyncio.sleep(2 if context.attempt == 1 else 0)
+        """In its first run until it is frozen, and then lost."""
+        await asyncio.sleep(60 if context.attempt == 1 else 0)
 
     async def long(context: Context) -> None:
         await asyncio.sleep(0 if _once(context) else 60)
@@ -114,7 +117,7 @@ def work(url: str, kinds: Sequence[str], *, grace: float = 5.0, name: str = "ste
 
     async def until_done() -> None:
         settings = Settings(
-            lease=LEASE, grace=grace, concurrency=4, poll_interval=0.05, worker_name=name
+            lease=STEADY, grace=grace, concurrency=4, poll_interval=0.05, worker_name=name
         )
         worker = InProcess(app_with(kinds), settings, DatabaseURL.parse(url))
         running = asyncio.create_task(worker.run())
@@ -154,6 +157,8 @@ def worker_process(url: str, kind: str, name: str) -> Iterator[int]:
         process.join()
 
 
+SILENT = "worker.workers where stopped_at is null and heartbeat_at + lease < now()"
+
 # As if a schedule had made jobs that have run.
 TICKS = """
 insert into worker.schedule_ticks (schedule, tick_at, outcome, job_id, worker, decided_at)
@@ -165,18 +170,19 @@ def make_history(url: str) -> dict[str, list[int]]:
     """Everything that can happen to a row, once or twice. The ids by kind."""
     with psycopg.connect(url, autocommit=True) as pg:
         ids = {kind: enqueue(pg, kind) for kind in ("killer", "frozen")}
-        with (
-            worker_process(url, "killer", "killed"),
-            worker_process(url, "frozen", "frozen") as pid,
-        ):
-            _wait_for_claims(pg, [*ids["killer"], *ids["frozen"]])
+        with worker_process(url, "killer", "killed"):
+            _wait_for_claims(pg, ids["killer"])
+        with worker_process(url, "frozen", "frozen") as pid:
+            _wait_for_claims(pg, ids["frozen"])
             _freeze(pg, pid)
+            eventually(lambda: _count(pg, SILENT) == 2)
             ids |= {kind: enqueue(pg, kind, 2) for kind in ALL if kind not in (*ids, "charge")}
             ids["charge"] = enqueue(pg, "charge", 20, args='{"cents": 500}')
             work(url, ALL, grace=0.5)
+            work(url, ["long"])
             os.kill(pid, signal.SIGCONT)
             eventually(lambda: _count(pg, "worker.attempts where outcome = 'lost'"))
-        work(url, ["long"])
+            eventually(lambda: _count(pg, "worker.workers where name = 'frozen'") == 2)
         ids["orphan"] = enqueue(pg, "orphan", 3, in_="-10 minutes")
         ids["orphan"] += enqueue(pg, "orphan", 2, in_="1 hour")
         ids["paused"] = enqueue(pg, "charge", queue="paused", args='{"cents": 5}')
@@ -185,9 +191,7 @@ def make_history(url: str) -> dict[str, list[int]]:
         ids["held"] = enqueue(pg, "held")
         claim(pg, register(pg, "holder", ["held"]), "held")
         # The thawed worker registered anew and was then killed: nobody is left to notice.
-        silent = "worker.workers where gone_at is null and heartbeat_at + lease < now()"
-        silent += " and stopped_at is null"
-        eventually(lambda: _count(pg, silent))
+        eventually(lambda: _count(pg, SILENT + " and gone_at is null"))
     return ids
 
 
@@ -207,7 +211,7 @@ def _freeze(pg: psycopg.Connection, pid: int) -> None:
 
 def _wait_for_claims(pg: psycopg.Connection, rows: list[int]) -> None:
     claimed = "worker.jobs where owner is not null and id = any (%s)"
-    eventually(lambda: _count(pg, claimed, rows) == len(rows))
+    eventually(lambda: _count(pg, claimed, rows) == len(rows), within=60)
 
 
 def _count(pg: psycopg.Connection, what: str, *params: object) -> int:

@@ -199,7 +199,7 @@ class Cluster:
         home = tempfile.mkdtemp(prefix="duerow-cluster-", dir=place or fast_place())
         self.home = Path(home).resolve()
         self.home.chmod(0o711)
-        listen = {"listen_addresses": "127.0.0.1", "port": str(_free_port())} if tcp else {}
+        listen = {"listen_addresses": "127.0.0.1", "port": str(free_port())} if tcp else {}
         self.settings = {**SETTINGS, **listen, **(settings or {})}
         self._server = EmbeddedPostgres(
             self.home,
@@ -283,8 +283,16 @@ class Cluster:
         access.write_text("\n".join(lines) + "\n")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+def free_port() -> int:
+    """A port of 127.0.0.1 that the system gives nobody else for a minute. A server that names it
+    may listen there (with SO_REUSEADDR, as Postgres and PgBouncer do): a connection that ended on
+    it rests in TIME_WAIT."""
+    with socket.socket() as listener, socket.socket() as client:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        port: int = listener.getsockname()[1]
+        client.connect(("127.0.0.1", port))
+        listener.accept()[0].close()  # first, for it is that end which rests
+        client.recv(1)
         return port

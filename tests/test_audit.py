@@ -96,14 +96,17 @@ def test_the_help_lists_the_columns(history: History, name: str) -> None:
 @pytest.mark.parametrize("name", QUERIES)
 def test_psql_gives_the_same(history: History, name: str) -> None:
     params = _params(history, name)
-    columns, rows = audit.run(history.connection, name, **params)
+    columns, before = audit.run(history.connection, name, **params)
     file = sql_directory() / "audit" / f"{name}.sql"
     header, *lines = _psql(history.url, file, params)
+    _, after = audit.run(history.connection, name, **params)
     assert header == columns
-    assert len(lines) == len(rows)
-    for number, column in enumerate(columns):
-        if rows and all(isinstance(row[number], str | int) for row in rows):
-            assert [line[number] for line in lines] == [str(row[number]) for row in rows], column
+    assert len(lines) == len(before)
+    numbers = [n for n in range(len(columns)) if all(isinstance(r[n], str | int) for r in before)]
+    # A minute may end between two of them, and with it a line of the throughput.
+    assert [[line[n] for n in numbers] for line in lines] in (
+        [[str(row[n]) for n in numbers] for row in rows] for rows in (before, after)
+    )
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -124,7 +127,8 @@ def test_a_parameter_is_used(history: History, name: str) -> None:
     whole = history.ask(name, **params)
     query = audit.query(name)
     defaults = {p.name: p.default for p in query.parameters if p.default is not None}
-    assert _fixed(history.ask(name, **defaults, **params)) == _fixed(whole)
+    same = _fixed(history.ask(name, **defaults, **params))
+    assert same in (_fixed(whole), _fixed(history.ask(name, **params)))  # a minute may have ended
     if name == "double_starts":
         return  # it is empty whatever is given
     for parameter in query.parameters:
@@ -140,7 +144,7 @@ def test_due_now(history: History) -> None:
     by_kind = {(row["queue"], row["kind"]): row for row in history.ask("due_now")}
     orphan = by_kind["default", "orphan"]
     assert (orphan["due"], orphan["scheduled"], orphan["workers"]) == (3, 2, 0)
-    assert 600 <= orphan["longest_wait"].total_seconds() < 900
+    assert 600 <= orphan["longest_wait"].total_seconds() < 3600
     assert by_kind["paused", "charge"]["paused_since"] is not None
     held = by_kind["default", "held"]
     assert (held["due"], held["running"], held["workers"]) == (0, 1, 1)

@@ -72,7 +72,7 @@ def _run(command: str, cwd: Path) -> tuple[int, str]:
         )
         try:
             if command.startswith(UNTIL_STOPPED):
-                eventually(log.read_text)
+                eventually(log.read_text, within=60)
                 process.send_signal(signal.SIGINT)
             code = process.wait(60)
         finally:

@@ -23,6 +23,7 @@ from worker.embedded import EmbeddedPostgres, binaries
 from worker.embedded.binaries import every_binaries
 from worker.embedded.home import Instance, default_home, project_root, stand_in
 from worker.embedded.keeper import command_of
+from worker.embedded.locks import FileLock
 from worker.embedded.postmaster import answers, is_kept, pid_of
 from worker.errors import EmbeddedPostgresError
 
@@ -133,6 +134,10 @@ class Home:
     def is_at_rest(self) -> bool:
         """No keeper, no server, and the server said goodbye."""
         return not is_kept(self.instance) and pid_of(self.instance) is None
+
+    def has_a_half(self) -> bool:
+        """Data that is being made, or was."""
+        return bool(list(self.path.glob("postgres-*/data.*")))
 
     def starts(self) -> int:
         return self.instance.log.read_text().count("starting PostgreSQL")
@@ -292,6 +297,18 @@ def test_a_forked_child_does_not_release_its_parents_use(home: Home) -> None:
     assert home.starts() == 1
 
 
+def test_the_last_user_knows_it_while_the_keeper_looks(tmp_path: Path) -> None:
+    """Who leaves asks before it lets go: the keeper, which looks by taking the lock for a moment,
+    is then no user."""
+    ours, others, keepers = (FileLock(tmp_path / "users.lock") for _ in range(3))
+    ours.shared(0)
+    others.shared(0)
+    assert not ours.alone()
+    ours.release()
+    assert others.alone()
+    assert not keepers.free()
+
+
 def test_acquire_is_idempotent_and_release_too(home: Home) -> None:
     server = home.server()
     assert server.acquire() == server.acquire()
@@ -391,16 +408,21 @@ def test_a_pid_file_that_names_another_program_is_no_server(home: Home) -> None:
 
 
 def test_a_starter_killed_while_it_makes_the_data_leaves_no_half(outer: Path) -> None:
-    with Home(outer / "home") as home:
-        starter = home.user()
-        eventually(lambda: list(home.path.glob("postgres-*/data.*")))
-        starter.is_killed()
-        with home.server() as url:
-            assert ask(url, "select 1") == 1
+    for attempt in range(5):  # initdb is soon done: this process may have looked too late
+        with Home(outer / f"home{attempt}") as home:
+            starter = home.user()
+            eventually(lambda home=home: list(home.path.glob("postgres-*/data*")))
+            starter.is_killed()
+            if home.has_a_half():
+                break
+        eventually(home.is_at_rest)
+    assert home.has_a_half()
+    with home.server() as url:
+        assert ask(url, "select 1") == 1
 
     def cleared() -> bool:  # an orphaned initdb may go on for a moment
         home.server().prepare()
-        return not list(home.path.glob("postgres-*/data.*"))
+        return not home.has_a_half()
 
     assert eventually(cleared)
 
@@ -409,7 +431,12 @@ def test_a_deleted_directory_is_a_fresh_start(copy: Home) -> None:
     server = copy.server()
     assert ask(server.acquire(), "select 1") == 1
     pid = copy.pid()
-    shutil.rmtree(copy.path)
+
+    def deleted() -> bool:  # the keeper may notice meanwhile, and its server takes files away too
+        shutil.rmtree(copy.path, ignore_errors=True)
+        return not copy.path.exists()
+
+    eventually(deleted)
     eventually(lambda: not alive(pid))
     assert ask(server.acquire(), "select 1") == 1
     server.release()

@@ -300,7 +300,7 @@ async def test_a_row_runs_when_it_falls_due_while_the_worker_is_idle(
     async with running(app, db_url, poll_interval=30.0, poll_max=30.0) as worker:
         await until(lambda: seen)
         [event] = await until(lambda: worker.seen.of(RowSettled))
-    assert event.wait < 0.5
+    assert event.wait < 10
 
 
 async def test_order_takes_the_first_of_the_oldest_thousand(

@@ -84,7 +84,7 @@ create table shop.audit (
     changed   jsonb not null,
     before    jsonb
 );
-create table shop.statements (who text, operation text, at timestamptz default clock_timestamp());
+create table shop.statements (who text, operation text, rows bigint);
 
 create function shop.touch() returns trigger language plpgsql as $$
 begin
@@ -105,15 +105,15 @@ begin
 end $$;
 create function shop.count_statement() returns trigger language plpgsql as $$
 begin
-    insert into shop.statements (who, operation)
-    values (current_setting('application_name'), tg_op);
+    insert into shop.statements
+    select current_setting('application_name'), tg_op, count(*) from written;
     return null;
 end $$;
 create trigger touch before update on shop.rental for each row execute function shop.touch();
 create trigger record after insert or update or delete on shop.rental
     for each row execute function shop.record();
 create trigger count_statement after update on shop.rental
-    for each statement execute function shop.count_statement();
+    referencing new table as written for each statement execute function shop.count_statement();
 
 insert into shop.film (title) select 'The Return of Film ' || i from generate_series(1, 50) i;
 insert into shop.inventory (film_id) select 1 + i % 50 from generate_series(1, 400) i;
@@ -208,9 +208,9 @@ async def traffic(url: str, seed: int) -> None:
                         "update shop.customer set last_name = $2 where customer_id = $1",
                         *(chance.randrange(1, 81), f"Renamed{i}"),
                     )
-                case "two":  # in a transaction that takes its time
-                    async with client.transaction():
-                        for one in (rental, 401 - rental):
+                case "two":  # in a transaction that takes its time, in the same order always:
+                    async with client.transaction():  # else the clients wait for one another
+                        for one in sorted((rental, 401 - rental), reverse=True):
                             await client.execute(
                                 "update shop.rental set remarks = 'two' where rental_id = $1", one
                             )
@@ -226,19 +226,18 @@ async def busy_shop(db_url: str, apg: asyncpg.Connection) -> list[Running]:
     await adopt(apg, "shop.rental", due="remind_at", where=WHERE)
     await apg.execute("truncate shop.audit, shop.statements")
     async with (
-        running(shop(), db_url, poll_max=0.2) as first,
-        running(shop(), db_url, poll_max=0.2) as second,
+        running(shop(), db_url, poll_max=0.2, lease=30) as first,
+        running(shop(), db_url, poll_max=0.2, lease=30) as second,
     ):
         await asyncio.gather(traffic(db_url, 1), traffic(db_url, 2))
-        await until(lambda: _nothing_is_due(apg))
+        await until(lambda: _nothing_is_due(apg), within=60)
     return [first, second]
 
 
 async def _nothing_is_due(apg: asyncpg.Connection) -> bool:
     return not await apg.fetchval(
         "select count(*) from shop.rental where returned_at is null"
-        " and (duerow_owner is not null or (remind_at <= now() + interval '1 s'"
-        "      and duerow_retry_at is null))"
+        " and (duerow_owner is not null or remind_at <= now() + interval '1 s')"
     )
 
 
@@ -259,7 +258,7 @@ async def _no_column_of_theirs_changed_but_the_due_one(apg: asyncpg.Connection) 
     ours = await apg.fetch(
         "select operation, changed from shop.audit where who like 'duerow%' order by audit_id"
     )
-    assert len(ours) > 800
+    assert len(ours) > 600  # so many even if the clients were through before the first claim
     assert {record["operation"] for record in ours} == {"UPDATE"}
     changed = {column for record in ours for column in json.loads(record["changed"])}
     by_their_own_trigger = {"updated_at", "version"}
@@ -325,10 +324,11 @@ async def _triggers_fired_as_for_any_update(apg: asyncpg.Connection, events: lis
         "  where a.rental_id = r.rental_id and operation = 'UPDATE')"
     )
     assert in_order == 0, "the BEFORE trigger counted every update, ours and theirs"
-    statements = await apg.fetch(
-        "select who, count(*) from shop.statements where who like 'duerow%' group by 1"
+    written, most = await apg.fetchrow(
+        "select sum(rows), max(rows) from shop.statements where who like 'duerow%'"
     )
-    assert all(count < claimed for _, count in statements), "one call claims many rows"
+    assert written == rows, "once for each statement, with all of its rows"
+    assert most > 1, "one call claims many rows"
 
 
 async def _foreign_keys_hold(apg: asyncpg.Connection) -> None:

@@ -257,15 +257,16 @@ def test_it_commits_before_other_revisions_of_the_same_run_go_on(
     running = started(project, "upgrade", "head")
     eventually(lambda: _waits_for_advisory(pg), within=30)
     with psycopg.connect(db_url) as other:
-        other.execute("set lock_timeout = '1s'")
+        other.execute("set lock_timeout = '10s'")
         other.execute("lock table donations in access exclusive mode")
     pg.execute("select pg_advisory_unlock(77)")
-    assert running.wait(30) == 0
+    assert running.wait(60) == 0
 
 
 def _waits_for_advisory(pg: Connection) -> bool:
     row = pg.execute(
-        "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        "select count(*) from pg_locks l join pg_database d on d.oid = l.database"
+        " where datname = current_database() and locktype = 'advisory' and not granted"
     ).fetchone()
     return row is not None and row[0] > 0
 

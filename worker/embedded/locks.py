@@ -53,6 +53,15 @@ class FileLock:
         self.release()
         return True
 
+    def alone(self) -> bool:
+        """Whether nobody else holds it together with us; else it may be ours no longer."""
+        assert self._fd is not None, "only for a lock that is held"
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def release(self) -> None:
         if self._fd is None:
             return

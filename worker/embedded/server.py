@@ -115,8 +115,10 @@ class EmbeddedPostgres:
             self._leave()
             return
         with self._starting():
+            # Asked before we let go: afterwards the keeper might be looking, and seem a user.
+            last = self._use.alone()
             self._leave()
-            if FileLock(self.instance.users_lock).free():
+            if last:
                 self._stop()
         self._choice = None
 
