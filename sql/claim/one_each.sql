@@ -8,9 +8,10 @@
 -- none   none of the tenants visited has a due row, a gate governs the stream, or the worker was
 --        declared dead.
 --
--- tenants.sql and fair.sql in one: what the listing has found is locked by its ctid, which under one
--- snapshot is that row's, so each tenant is probed once. Its version may be old: the lock looks at the
--- newest, for which all is asked again. Only if that row is somebody else's is a second one looked for.
+-- tenants.sql and fair.sql in one, with one probe of jobs_tenant per tenant: the row that the listing
+-- has found is locked by its ctid, which under one snapshot is that row's and no other's. If it has
+-- changed meanwhile, this snapshot does not see what it has become, and does not claim it. Only where
+-- somebody else holds the lock is the tenant's next row looked for, as fair.sql does.
 with recursive visited (place, tenant, due, spot, first) as (
     select 0, $4::text, false, null::tid, null::text
     union all
@@ -40,9 +41,6 @@ with recursive visited (place, tenant, due, spot, first) as (
           from (select w.ctid as spot
                   from worker.jobs w
                  where w.ctid = v.spot
-                   and w.queue = $1 and w.kind = $2 and w.priority = $3 and w.tenant = v.tenant
-                   and least(w.due_at, 'infinity') <= now()
-                   and w.owner is null
                    for no key update skip locked) found
         union all
         select other.spot

@@ -32,10 +32,7 @@ with recursive visited (place, tenant, due, spot, first) as (
         select found.spot
           from (select w.ctid as spot
                   from {table} w
-                 where w.ctid = v.spot and w.{tenant} = v.tenant::{tenant_type}
-                   and {turn_expression} <= {now} and {turn_expression} >= $3
-                   and w.duerow_owner is null
-                   and {condition}
+                 where w.ctid = v.spot and {turn_expression} >= $3
                    for no key update skip locked) found
         union all
         select other.spot
