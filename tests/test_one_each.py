@@ -211,6 +211,16 @@ async def test_whose_first_row_is_locked_has_the_next_one_taken(
     await other.close()
 
 
+async def test_whose_first_row_never_runs_has_the_next_one_taken(
+    apg: asyncpg.Connection, db_url: str, worker: int
+) -> None:
+    rows = await make(apg, db_url, "text", rows=2)
+    await apg.execute("update orders set next_at = '-infinity' where id % 2 = 0")
+    taken = await one_each(rows, ORDERS, apg, "client 1", 20, worker)
+    assert sorted(map(str, tenants(taken))) == sorted(f"client {n}" for n in range(20))
+    assert all(row.key % 2 == 1 for row in taken)
+
+
 async def test_many_claimers_take_no_row_twice(
     apg: asyncpg.Connection, db_url: str, worker: int
 ) -> None:

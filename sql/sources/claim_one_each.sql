@@ -5,6 +5,8 @@
 --        due; $4 text: the tenant that was served last; $5 int: how many tenants to visit at most.
 -- gives  as claim.sql, but in place of rank last: the tenant among those served who comes last, as text.
 -- none   as claim/one_each.sql, which tells how it works; of the text of the tenant see tenants.sql.
+--
+-- What is due before $3 never runs; of a tenant that has such a row the next one is looked for too.
 with recursive visited (place, tenant, due, spot, first) as (
     select 0, $4::text, false, null::tid, null::text
     union all
