@@ -47,8 +47,12 @@ CALLS = {
         f"'default', 'work', '0', '{{{','.join(f'tenant {n}' for n in range(100))}}}',"
         " array_fill(10, array[100]), 100, 1, false",
     ),
+    "one_each": (
+        "text, text, smallint, text, integer, integer, bigint",
+        "'default', 'work', '0', 'tenant 77', 100, 200, 1",
+    ),
 }
-INDEXES = {"span": "jobs_tenant", "tenants": "jobs_tenant", "fair": "jobs_tenant"}
+INDEXES = dict.fromkeys(("span", "tenants", "fair", "one_each"), "jobs_tenant")
 FAIR = sorted(INDEXES)
 
 Plan = dict[str, Any]
@@ -237,6 +241,16 @@ def test_few_tenants_are_found_by_their_own_index(pg: psycopg.Connection[Any], m
     pg.execute("rollback")
 
 
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_one_row_of_each_is_one_probe_of_each(crowd: psycopg.Connection[Any], mode: str) -> None:
+    crowd.execute(f"set plan_cache_mode = {mode}")
+    plan = explain(crowd, "one_each")
+    probes = [node["Actual Loops"] for node in nodes(plan) if "Index Name" in node]
+    assert plan["Actual Rows"] == 100
+    assert sum(probes) <= 100 + 5, "of gates, of the worker, and around the end"
+    assert not [n for n in nodes(plan) if n["Node Type"] == "LockRows" and n["Actual Rows"] > 100]
+
+
 # -- plans and statistics that are out of date ----------------------------------------------------
 
 
@@ -381,6 +395,7 @@ def overruns(
     n: int = 5,
     types: str = DUE[0],
     given: str = STREAMS,
+    rest: str = "1, false",
 ) -> list[tuple[int, str]]:
     """How many rows a claim of n took, with which switches off, wherever it was not n."""
     connection.execute(
@@ -390,7 +405,7 @@ def overruns(
     for states in itertools.product(("on", "off"), repeat=len(SWITCHES)):
         off = [name for name, state in zip(SWITCHES, states, strict=True) if state == "off"]
         switches = ";".join(f"set local {name} = off" for name in off)
-        claim = f"prepare claim ({types}) as {text}; execute claim({given}, {n}, 1, false)"
+        claim = f"prepare claim ({types}) as {text}; execute claim({given}, {n}, {rest})"
         cursor = connection.execute(f"begin; {switches}; {claim}")
         while cursor.nextset():
             pass
@@ -423,6 +438,17 @@ def test_no_plan_takes_more_of_a_tenant_than_it_was_asked_for(
             told = few.execute(f"execute counted({given}, 100, 1, false)").fetchone()
             assert told == ("tenant 0: 2, tenant 2: 1, tenant 4: 3",)
             few.execute("deallocate counted")
+
+
+def test_no_plan_takes_more_than_one_row_of_each(few: psycopg.Connection[Any]) -> None:
+    """Of five tenants, behind the second of them."""
+    types, _ = CALLS["one_each"]
+    given, text = "'default', 'work', 0::smallint, 'tenant 1'", statement("claim/one_each")
+    assert overruns(few, text, 3, types, given, "200, 1") == []
+    few.execute(f"prepare claim ({types}) as {text}")
+    for n, taken in ((3, "234"), (9, "01234")):
+        rows = few.execute(f"execute claim({given}, {n}, 200, 1)").fetchall()
+        assert sorted(row[9] for row in rows) == [f"tenant {tenant}" for tenant in taken]
 
 
 def test_the_usual_form_takes_more_under_some_plans(few: psycopg.Connection[Any]) -> None:

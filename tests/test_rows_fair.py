@@ -265,10 +265,15 @@ async def test_the_claim_of_many_rows(
         types = "bigint, int, timestamptz, text[], int[], boolean"
         pg.execute(f"prepare c ({types}) as {rows.claim_tenants_sql}".encode())
         pg.execute(f"prepare l (text, int, int) as {rows.tenants_sql}".encode())
-        for call, least in (
+        calls = [
             (f"c({worker}, 20, '{FIRST}', '{{small 1,a large one}}', '{{10,10}}', false)", 20),
             ("l('a', 100, 200)", min(tenants, 100)),
-        ):
+        ]
+        if rows.claims_one_each:
+            types = "bigint, int, timestamptz, text, int"
+            pg.execute(f"prepare e ({types}) as {rows.claim_one_each_sql}".encode())
+            calls.append((f"e({worker}, 100, '{FIRST}', 'a', 200)", min(tenants, 100)))
+        for call, least in calls:
             plan = explain(pg, call)
             assert [f for f in faults(plan) if "throws" not in f] == [], call
             assert plan["Actual Rows"] == least
@@ -299,8 +304,15 @@ async def test_it_takes_no_more_than_it_should_whatever_the_planner_may_use(
                 ).fetchall()
             tenants = Counter(r[-4] if r[-4] in asked else str(r) for r in taken)
             assert tenants == {"client 3": 3, "client 7": 2, "client 9": 1}, off
+            each = []
+            if rows.claims_one_each:
+                with psycopg.RawCursor(pg) as cursor:
+                    params = (worker, 3, FIRST, "client 7", 200)
+                    each = cursor.execute(rows.claim_one_each_sql.encode(), params).fetchall()
+                assert {r[2] for r in each} == {"client 0"}, "behind 8 and 9"
             owned = pg.execute("select count(*) from orders where duerow_owner is not null")
-            assert owned.fetchone() == (6,), off
+            assert owned.fetchone() == (6 + len(each),), off
+            assert len(each) == 3 * rows.claims_one_each, off
             pg.rollback()
             pg.execute("set jit = off")
 

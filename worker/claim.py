@@ -30,7 +30,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from worker.events import Events, RowsClaimed
-from worker.fair import Fair, Turns
+from worker.fair import LIST, Fair, Turns
 from worker.flow.gatekeeper import TENANTS_MOST, Gatekeeper, Passage
 from worker.link import Blocked, Link
 from worker.row import Row
@@ -268,11 +268,35 @@ class Claimer:
     async def _take_by_turns(
         self, rows: list[Row], stream: Stream, limit: int, worker: int
     ) -> None:
-        """Up to the tenants' share of the room: at most one listing, and those whom it gave."""
+        """Up to the tenants' share of the room: at most LIST tenants by one statement where each is
+        to have one row; else at most one listing, and those whom it gave."""
         turns = self._turns_of(stream)
         started = time.monotonic()
         most_rows = len(rows) + turns.share(limit - len(rows))
-        await self._list_tenants(turns, stream, most_rows - len(rows))
+        if not await self._take_one_each(rows, stream, turns, most_rows, worker):
+            await self._list_tenants(turns, stream, most_rows - len(rows))
+            await self._take_listed(rows, stream, turns, most_rows, worker)
+        turns.took(time.monotonic() - started, self._plain_took)
+
+    async def _take_one_each(
+        self, rows: list[Row], stream: Stream, turns: Turns, most_rows: int, worker: int
+    ) -> bool:
+        """Whether that was all that is to be taken by turns."""
+        after, room = turns.one_each_after, min(LIST, most_rows - len(rows))
+        if after is None or not room or not self._source.claims_one_each:
+            return False
+        self.unsure = True
+        taken, last = await self._source.claim_one_each(self._link, stream, after, room, worker)
+        self.unsure = False
+        if taken:
+            stream.quiet = 0
+        rows += taken
+        turns.one_each(last, full=len(taken) == room)
+        return len(taken) == room
+
+    async def _take_listed(
+        self, rows: list[Row], stream: Stream, turns: Turns, most_rows: int, worker: int
+    ) -> None:
         while room := most_rows - len(rows):
             asked, most = turns.next(room)
             if not asked:
@@ -284,7 +308,6 @@ class Claimer:
                 stream.quiet = 0
             rows += taken
             turns.served(asked, most, [row.tenant for row in taken], full=len(taken) == room)
-        turns.took(time.monotonic() - started, self._plain_took)
 
     async def _take_governed(
         self, rows: list[Row], stream: Stream, limit: int, worker: int, *, floors: bool

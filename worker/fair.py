@@ -94,6 +94,8 @@ class Turns:
         self._slow = 0  # times on end
         self._plain = 0.0  # rows owed to the order of due times
         self._rests_until = 0.0
+        self._last: str | None = None  # who was served last
+        self._many = False  # tenants have due rows, more than one claim reaches, it seems
         self.after: str | None = None  # where the next listing goes on
 
     @property
@@ -126,6 +128,7 @@ class Turns:
         waiting = set(self._waiting)
         new = list(itertools.takewhile(lambda tenant: tenant not in waiting, found.tenants))
         self._waiting.extend(new)
+        self._many = len(found.tenants) >= LIST
         self._sharers = sum(map(self._weight, found.tenants)) if found.whole else 0
         around = len(new) < len(found.tenants)
         last = next(reversed(new), None) if around else found.last
@@ -169,7 +172,21 @@ class Turns:
             if asked[done - 1] in had:
                 self._rest = max(0, most[done - 1] - had[asked[done - 1]])
         for _ in range(done - (self._rest > 0)):
-            self._waiting.popleft()
+            self._last = self._waiting.popleft()
+
+    @property
+    def one_each_after(self) -> str | None:
+        """Behind whom the next claim takes a row of each tenant, where nobody is to have more. None
+        if they have to be listed."""
+        alike = self.per_tenant == 1 and not self._weights
+        return self._last if alike and self._many else None
+
+    def one_each(self, last: str | None, *, full: bool) -> None:
+        """last: who was served last, if anybody was. full: all rows came that were asked for; else
+        those who are left are to be listed."""
+        self._waiting.clear()  # they stand behind the last one, and are found again
+        self._last = self.after = last or self._last
+        self._many = full
 
     def _turn(self, tenant: str) -> int:
         """Rows that it may have before it is another's turn. Few tenants share a whole claim."""

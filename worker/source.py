@@ -73,6 +73,10 @@ class Source(Protocol):
     def has_tenants(self) -> bool:
         """Whether its rows can be asked for by tenant."""
 
+    @property
+    def claims_one_each(self) -> bool:
+        """Whether tenants can be listed and served by one statement."""
+
     async def claim(
         self,
         link: Fetches,
@@ -110,6 +114,13 @@ class Source(Protocol):
     ) -> list[Row]:
         """At most `limit` due rows of a fair stream, at most so many of each of these tenants,
         who are served in this order."""
+
+    async def claim_one_each(
+        self, link: Link, stream: Stream, after: str, limit: int, worker: int
+    ) -> tuple[list[Row], str | None]:
+        """At most `limit` due rows of a fair stream, one of each of the next tenants. after: who
+        was served last; given anew beside the rows, None without any. Visits a bounded number of
+        tenants."""
 
     def key(self, record: Any) -> Any:
         """The row's key in a record that settle or confirm gave."""

@@ -23,6 +23,7 @@ class Jobs:
 
     name = "jobs"
     has_tenants = True
+    claims_one_each = True
     orphans_every = 600.0  # it reads the whole table
 
     def __init__(
@@ -108,6 +109,22 @@ class Jobs:
             gated,
         )
         return _rows(records, worker)
+
+    async def claim_one_each(
+        self, link: Link, stream: Stream, after: str, limit: int, worker: int
+    ) -> tuple[list[Row], str | None]:
+        records = await link.fetch(
+            statement("claim/one_each"),
+            stream.queue,
+            stream.kind,
+            stream.priority,
+            after,
+            limit,
+            VISIT,
+            worker,
+        )
+        last = records[0][-1] if records else None
+        return _rows([record[:-1] for record in records], worker), last
 
     def key(self, record: Any) -> Any:
         return record[0]

@@ -64,11 +64,14 @@ class Rows:
         self.claim_sql = _filled(_claim(spec, layout), names)
         self._fair = fair
         self.has_tenants = spec.tenant is not None
-        self.tenants_sql = self.claim_tenants_sql = ""
+        self.claims_one_each = self.has_tenants and not layout.partitioned
+        self.tenants_sql = self.claim_tenants_sql = self.claim_one_each_sql = ""
         if spec.tenant is not None:
             by_tenant = "claim_tenants_partitioned" if layout.partitioned else "claim_tenants"
             self.claim_tenants_sql = _filled(by_tenant, names)
             self.tenants_sql = _filled("tenants", names)
+            if self.claims_one_each:  # a ctid alone names no row of several partitions
+                self.claim_one_each_sql = _filled("claim_one_each", names)
             self._span = _filled("span", names)
             self._tenant_kind = _TENANT_KINDS.get(names["tenant_type"].as_string(None))
         self._next_due = _filled("next_due", names)
@@ -134,6 +137,15 @@ class Rows:
         )
         records.sort(key=lambda record: record["due_at"])
         return [self._row(record, worker) for record in records]
+
+    async def claim_one_each(
+        self, link: Link, stream: Stream, after: str, limit: int, worker: int
+    ) -> tuple[list[Row], str | None]:
+        first = self._as_stored(FIRST)
+        records = await link.fetch(self.claim_one_each_sql, worker, limit, first, after, VISIT)
+        last = records[0][self._keys + 1] if records else None
+        records.sort(key=lambda record: record["due_at"])
+        return [self._row(record, worker) for record in records], last
 
     def key(self, record: Any) -> Any:
         return record[0] if self._keys == 1 else tuple(record[: self._keys])
@@ -330,6 +342,7 @@ def _names(spec: TableSpec, layout: Layout, reads: Sequence[str]) -> dict[str, A
         "tenant": tenant or sql.SQL("null"),
         "ungoverned": _ungoverned(spec.name, tenant),
         "ungoverned_tenants": _ungoverned_tenants(spec.name),
+        "ungoverned_source": sql.SQL("not {})").format(_gates_stand(spec.name)),
         "tenant_type": sql.SQL(_type_of(spec.tenant, layout)),
         "order": sql.Identifier(spec.order or spec.due),
         "columns": _columns(layout, reads),
