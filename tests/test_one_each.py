@@ -185,6 +185,9 @@ def test_a_claim_that_came_short_is_followed_by_a_listing() -> None:
     turns.one_each("tenant 039", full=True)
     assert turns.one_each_after == turns.after == "tenant 039"
     assert turns.waiting == []
+    turns.one_each("", full=True)
+    assert turns.one_each_after == "", "a name like any other"
+    turns.one_each("tenant 039", full=True)
     turns.one_each(None, full=False)
     assert turns.one_each_after is None
     assert turns.after == "tenant 039"

@@ -185,7 +185,7 @@ class Turns:
         """last: who was served last, if anybody was. full: all rows came that were asked for; else
         those who are left are to be listed."""
         self._waiting.clear()  # they stand behind the last one, and are found again
-        self._last = self.after = last or self._last
+        self._last = self.after = self._last if last is None else last
         self._many = full
 
     def _turn(self, tenant: str) -> int:

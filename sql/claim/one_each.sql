@@ -4,7 +4,7 @@
 -- takes  $1 text, $2 text, $3 smallint: queue, kind and priority of the stream; $4 text: the tenant
 --        that was served last; $5 int: how many rows; $6 int: how many tenants to visit at most;
 --        $7 bigint: the worker's id.
--- gives  as due.sql, and with each row last: the tenant among those served whose name comes last.
+-- gives  as due.sql, and with each row last: the tenant that is served last, in that order.
 -- none   none of the tenants visited has a due row, a gate governs the stream, or the worker was
 --        declared dead.
 --

@@ -3,7 +3,7 @@
 --
 -- takes  $1 bigint: the worker's id, $2 int: how many rows, $3: the moment from which rows count as
 --        due; $4 text: the tenant that was served last; $5 int: how many tenants to visit at most.
--- gives  as claim.sql, but in place of rank last: the tenant among those served who comes last, as text.
+-- gives  as claim.sql, but in place of rank last: the tenant that is served last, in that order, as text.
 -- none   as claim/one_each.sql, which tells how it works; of the text of the tenant see tenants.sql.
 --
 -- What is due before $3 never runs; of a tenant that has such a row the next one is looked for too.
