@@ -93,6 +93,14 @@ def test_a_full_bucket_gives_its_burst_and_what_comes_within_the_horizon() -> No
     assert 0 < asked.next_in < HORIZON
 
 
+def test_a_token_that_lay_unused_is_not_had_at_any_time() -> None:
+    """A claim that is committed late would start its row among those that were given the next."""
+    assert admit(admission(gate(rate=29, burst=1, full_in=-5.0)), 2) == pytest.approx(
+        [LEAD, LEAD + 1 / 29]
+    )
+    assert admit(admission(gate(rate=5, burst=1, full_in=-5.0)), 1) == [0.0], "in no hurry"
+
+
 def test_an_empty_bucket_gives_one_after_the_other() -> None:
     asked = admission(gate(rate=40, burst=10, full_in=10 / 40))
     assert room(asked) == 10

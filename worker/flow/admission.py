@@ -157,8 +157,10 @@ def _gathering(rate: float) -> float:
 
 
 def _slot(gate: Gate) -> float:
-    """Seconds until the gate's next token."""
+    """Seconds until the gate's next token. At once, however late that is, where many have gathered
+    and may be had together."""
     if gate.rate is None:
         return 0.0
     earliest = gate.full_in - (gate.burst - 1) / gate.rate
-    return 0.0 if earliest <= -LATE else max(LEAD, earliest)
+    gathered = earliest <= -LATE and gate.burst >= LATE * gate.rate
+    return 0.0 if gathered else max(LEAD, earliest)

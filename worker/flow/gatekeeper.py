@@ -16,6 +16,7 @@ from typing import Any
 from worker.events import BreakerChanged, Event, Events, KeyThrottled, RowLost, RowSettled
 from worker.flow.admission import ASK_AGAIN, Admission
 from worker.flow.gate import Gate
+from worker.flow.server_clock import ServerClock
 from worker.flow.tally import Tally
 from worker.link import Fetches, Link
 from worker.row import Row
@@ -31,7 +32,8 @@ NONE = 0  # no gate has this id
 
 
 class Passage:
-    """The gates of one stream, held while its rows are claimed."""
+    """The gates of one stream, held while its rows are claimed. read_at: when they were read, by
+    our monotonic clock."""
 
     def __init__(
         self,
@@ -39,14 +41,14 @@ class Passage:
         admission: Admission,
         stream: Stream,
         unknown: set[str],
-        arrived: float,
+        read_at: float,
     ) -> None:
         self.connection = connection
         self.admission = admission
         self.rows: list[Row] = []
         self._stream = stream
         self._unknown = unknown
-        self._arrived = arrived
+        self._read_at = read_at
 
     def room(self, most: int, tenant: str | None = None) -> int:
         """How many rows may be claimed, at most `most`; of a tenant, or in all."""
@@ -58,7 +60,7 @@ class Passage:
         """They were claimed: sets when each may start."""
         for row in rows:
             start = self.admission.admit(row.queue, row.kind, row.tenant)
-            row.not_before = self._arrived + start if start > 0 else None
+            row.not_before = self._read_at + start if start > 0 else None
             if row.not_before is not None:
                 patience = self.admission.patience(row.queue, row.kind, row.tenant)
                 row.not_after = row.not_before + patience
@@ -90,6 +92,7 @@ class Gatekeeper:
         self._events = events
         self._gates: list[Gate] = []
         self._read_at = 0.0
+        self._clock = ServerClock()
         self._tenant_gates: dict[tuple[Scope, str], int] = {}
         self._fresh: list[Row] = []  # claimed, and not yet among those held
         self._to_share: set[int] = set()
@@ -202,22 +205,25 @@ class Gatekeeper:
         of_tenants = await self._gates_of(gates, tenants)
         asked = sorted(ids.union(*of_tenants.values()))
         async with self._link.transaction() as connection:
+            asked_at = time.monotonic()
             records = await connection.fetch(statement("flow/lock"), asked, worker)
-            arrived = time.monotonic()
+            read_at = arrived = time.monotonic()
+            if records:
+                read_at = self._clock.moment(records[0]["at"].timestamp(), asked_at, arrived)
             locked = [Gate.of(record) for record in records]
             found = {gate.id for gate in locked}
             if not ids <= found:  # it was taken away meanwhile
                 self.stale = True
             unknown = {tenant for tenant, those in of_tenants.items() if not those <= found}
             admission = Admission(locked, self._held_of(locked, worker))
-            passage = Passage(connection, admission, stream, unknown, arrived)
+            passage = Passage(connection, admission, stream, unknown, read_at)
             yield passage
             await self._write(passage, records, worker)
         self._forget(set(asked) - found)
         self._fresh += passage.rows
         self._full |= passage.admission.full()
         self._note_trials(passage)
-        self._wait_for(admission.next_in)
+        self._wait_for(_from_now(admission.next_in, read_at))
         self.flows |= admission.flows
 
     async def _gates_of(self, gates: Sequence[Gate], tenants: Sequence[str]) -> dict[str, set[int]]:
@@ -421,6 +427,13 @@ class Gatekeeper:
         if gate.scope.tenant != EACH:
             return gate.id
         return self._tenant_gates.get((gate.scope, row.tenant or ""))
+
+
+def _from_now(seconds: float | None, since: float) -> float | None:
+    """A wait that began then. At least half of it: a slow server is not to be asked without end."""
+    if seconds is None:
+        return None
+    return max(seconds / 2, seconds - (time.monotonic() - since))
 
 
 class Holding:
