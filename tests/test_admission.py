@@ -101,6 +101,16 @@ def test_a_token_that_lay_unused_is_not_had_at_any_time() -> None:
     assert admit(admission(gate(rate=5, burst=1, full_in=-5.0)), 1) == [0.0], "in no hurry"
 
 
+@pytest.mark.parametrize(
+    ("rate", "burst", "seconds"), [(29, 1, 0.02), (10, 1, 0.05), (50, 10, 0.1), (1 / 60, 1, 0.1)]
+)
+def test_a_row_may_be_late_by_half_of_what_would_show(
+    rate: float, burst: int, seconds: float
+) -> None:
+    asked = admission(gate(rate=rate, burst=burst))
+    assert asked.patience("default", "send", None) == pytest.approx(seconds)
+
+
 def test_an_empty_bucket_gives_one_after_the_other() -> None:
     asked = admission(gate(rate=40, burst=10, full_in=10 / 40))
     assert room(asked) == 10
