@@ -19,7 +19,8 @@ from worker.flow.gate import Gate
 from worker.scope import EACH
 from worker.timetable import LATE
 
-HORIZON = 0.25
+HORIZON = 0.5
+GATHERING = 0.125  # seconds worth waiting beyond the next token, for others to come with it
 LEAD = 0.02  # seconds that a claim may take to arrive: where tokens are short no row starts sooner
 ASK_AGAIN = 0.1  # seconds until a concurrency limit is looked at again
 EPSILON = 1e-9
@@ -163,8 +164,9 @@ class Admission:
 
 
 def _gathering(rate: float) -> float:
-    """Seconds worth waiting beyond the next token, for others to come with it."""
-    return HORIZON / 2 if rate * HORIZON > 2 else 0.0
+    """Seconds to wait beyond the next token. What is left of the horizon then is to outlast a claim
+    that takes long: a third of a second."""
+    return GATHERING if rate * GATHERING > 1 else 0.0
 
 
 def _slot(gate: Gate) -> float:
