@@ -84,19 +84,37 @@ def test_a_limit_that_is_lower_than_what_runs_lets_nothing_through() -> None:
 def test_a_full_bucket_gives_its_burst_and_what_comes_within_the_horizon() -> None:
     asked = admission(gate(rate=40, burst=10))
     assert room(asked) == 10 + int(40 * (HORIZON - LEAD))
-    starts = admit(asked, 19)
+    starts = admit(asked, 29)
     assert set(starts[:10]) == {0.0, LEAD}, "at once, those that may be late"
     assert starts == sorted(starts)
-    assert starts[10:] == pytest.approx([(n + 1) / 40 for n in range(9)])
+    assert starts[10:] == pytest.approx([(n + 1) / 40 for n in range(19)])
     assert room(asked) <= 1
     assert asked.next_in is not None
     assert 0 < asked.next_in < HORIZON
 
 
+def test_a_token_that_lay_unused_is_not_had_at_any_time() -> None:
+    """A claim that is committed late would start its row among those that were given the next."""
+    assert admit(admission(gate(rate=29, burst=1, full_in=-5.0)), 2) == pytest.approx(
+        [LEAD, LEAD + 1 / 29]
+    )
+    assert admit(admission(gate(rate=5, burst=1, full_in=-5.0)), 1) == [0.0], "in no hurry"
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "seconds"), [(29, 1, 0.02), (10, 1, 0.05), (50, 10, 0.1), (1 / 60, 1, 0.1)]
+)
+def test_a_row_may_be_late_by_half_of_what_would_show(
+    rate: float, burst: int, seconds: float
+) -> None:
+    asked = admission(gate(rate=rate, burst=burst))
+    assert asked.patience("default", "send", None) == pytest.approx(seconds)
+
+
 def test_an_empty_bucket_gives_one_after_the_other() -> None:
     asked = admission(gate(rate=40, burst=10, full_in=10 / 40))
-    assert room(asked) == 10
-    assert admit(asked, 10) == pytest.approx([(n + 1) / 40 for n in range(10)])
+    assert room(asked) == 20
+    assert admit(asked, 20) == pytest.approx([(n + 1) / 40 for n in range(20)])
 
 
 def test_a_slow_rate_says_when_its_next_token_comes() -> None:
@@ -136,6 +154,20 @@ def test_a_fleet_that_is_always_hungry_uses_the_whole_rate() -> None:
     assert taken >= 50 * 10
 
 
+def test_a_claim_that_takes_a_third_of_a_second_costs_no_token() -> None:
+    """A commit may stall, or the machine: what was given out before must last so long."""
+    now, full_at, taken = 0.0, 1 / 29, 0
+    while now < 30:
+        asked = admission(gate(rate=29, burst=1, full_in=full_at - now))
+        count = room(asked, 1000)
+        admit(asked, count)
+        taken += count
+        full_at = now + asked.gates[0].full_in if count else full_at
+        assert asked.next_in is not None
+        now += asked.next_in * 1.2 + 0.3
+    assert taken >= 29 * 30
+
+
 def test_all_gates_of_a_row_must_let_it_through() -> None:
     kind, queue = gate(1, concurrency=9), gate(2, Scope(queue="default"), concurrency=4, in_use=1)
     asked = admission(kind, queue)
@@ -148,8 +180,8 @@ def test_all_gates_of_a_row_must_let_it_through() -> None:
 def test_the_slowest_of_two_rates_counts_and_both_are_kept() -> None:
     asked = admission(gate(1, rate=100, burst=1), gate(2, Scope(queue="default"), rate=20, burst=1))
     starts = admit(asked, room(asked))
-    assert starts == pytest.approx([LEAD + n / 20 for n in range(5)])
-    last = LEAD + 4 / 20
+    assert starts == pytest.approx([LEAD + n / 20 for n in range(10)])
+    last = LEAD + 9 / 20
     assert [g.full_in for g in asked.gates] == pytest.approx([last + 1 / 100, last + 1 / 20])
 
 

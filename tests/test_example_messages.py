@@ -45,6 +45,13 @@ SHORT = Size(
     margin=20,
     seconds=4.0,
 )
+# Runs by the last fleet, of four, of rows that are not those seeded for it.
+OF_OTHER_SEEDS = """
+select count(*) from worker.attempts a
+ where a.source = 'conversations'
+   and a.worker in (select id from worker.workers order by started_at desc limit 4)
+   and not exists (select from example_messages.conversations c where c.id::text = a.row_key)
+"""
 
 
 @pytest.mark.process
@@ -62,13 +69,15 @@ def test_the_whole_of_it(
     assert [row["why"] for row in changes].count("throttled") == 1
     assert [int(row["slots"]) for row in steps] == [7]
     assert {row["of the fleet"]: row["here"] for row in throttle}["sent"] == "80 of 80"
-    assert [int(row["refused"]) for row in rates] == [0]
+    assert [int(row["refused"]) for row in rates] == [0, 0]
 
     # Asked without the example's own code.
     most = pg.execute(
         "select max(attempt) from worker.attempts where source = 'conversations'"
     ).fetchone()
     assert most == (1,)
+    strangers = pg.execute(OF_OTHER_SEEDS).fetchone()
+    assert strangers == (0,), "the second that is counted began with what an earlier fleet left"
 
 
 def test_limits_are_read() -> None:

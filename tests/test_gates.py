@@ -16,6 +16,8 @@ from tests.facts import until
 from tests.workers import drained, job, put, running
 from worker import App, Context, RetryPolicy, Throttled
 from worker.events import BreakerChanged, KeyThrottled, RowSettled
+from worker.link import HOT_PATH_PLANNER
+from worker.statements import statement
 
 SOON = RetryPolicy(wait=tenacity.wait_fixed(0.05), stop=tenacity.stop_after_attempt(100))
 
@@ -182,6 +184,41 @@ async def test_workers_keep_a_rate_together(db_url: str, apg: asyncpg.Connection
     for i, first in enumerate(at):
         assert sum(1 for moment in at[i:] if moment < first + 1) <= 44
     assert at[-1] - at[0] < 99 / 40 * 1.5, "it is used"
+
+
+@pytest.mark.parametrize("held", ["first", "second"])
+async def test_the_clock_is_read_when_all_gates_are_locked(
+    db_url: str, apg: asyncpg.Connection, held: str
+) -> None:
+    """What is reckoned from an earlier moment than others wrote is given twice."""
+    await apg.execute(
+        "insert into worker.gates (kind, tenant, rate, burst, full_at, set_by)"
+        " select 'send', t, 29, 1, now(), 'me' from unnest(array['first', 'second']) t"
+    )
+    ids = [record["id"] for record in await apg.fetch("select id from worker.gates order by id")]
+    other = await asyncpg.connect(db_url)
+    try:
+        for name, value in HOT_PATH_PLANNER.items():
+            await other.execute(f"set {name} = {value}")
+        async with apg.transaction():
+            await apg.execute(
+                "update worker.gates set full_at = clock_timestamp() where tenant = $1", held
+            )
+            waiting = asyncio.ensure_future(other.fetch(statement("flow/lock"), ids, 1))
+            await until(lambda: is_blocked(apg, other.get_server_pid()))
+            freed_at = await apg.fetchval("select clock_timestamp()")
+        locked = await waiting
+    finally:
+        await other.close()
+    assert [record["id"] for record in locked] == ids
+    assert len({record["at"] for record in locked}) == 1
+    assert locked[0]["at"] >= freed_at
+
+
+async def is_blocked(apg: asyncpg.Connection, pid: int) -> bool:
+    found = await apg.fetchval("select cardinality(pg_blocking_pids($1)) > 0", pid)
+    assert isinstance(found, bool)
+    return found
 
 
 async def test_a_drain_waits_for_what_a_rate_holds_back(

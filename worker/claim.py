@@ -386,9 +386,11 @@ class Claimer:
             if not asked:
                 break
             mosts = [passage.room(n, tenant) for n, tenant in zip(most, asked, strict=True)]
-            taken = await self._source.claim_tenants(
-                passage.connection, stream, asked, mosts, room, worker, gated=True
-            )
+            taken: list[Row] = []
+            if any(mosts):
+                taken = await self._source.claim_tenants(
+                    passage.connection, stream, asked, mosts, room, worker, gated=True
+                )
             rows += taken
             served += len(asked)
             turns.served(asked, mosts, [row.tenant for row in taken], full=len(taken) == room)

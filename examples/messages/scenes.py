@@ -238,6 +238,7 @@ class Scenes:
     def rate(self, replicas: int, limit: int, margin: int, seconds: float) -> Rate:
         """More is due than a provider takes. margin: how much less the fleet is told. seconds: real
         ones, from the first call on."""
+        self._table.clear()  # the first call is to be of what is seeded, not of what was left over
         self._forget()
         self._put("/limits", {"north": limit})
         slots = ("--concurrency", "24")

@@ -19,7 +19,8 @@ from worker.flow.gate import Gate
 from worker.scope import EACH
 from worker.timetable import LATE
 
-HORIZON = 0.25
+HORIZON = 0.5
+GATHERING = 0.125  # seconds worth waiting beyond the next token, for others to come with it
 LEAD = 0.02  # seconds that a claim may take to arrive: where tokens are short no row starts sooner
 ASK_AGAIN = 0.1  # seconds until a concurrency limit is looked at again
 EPSILON = 1e-9
@@ -47,6 +48,7 @@ class Admission:
     flows: bool = False
     """A rate or a limit on concurrency holds rows back: they come through one by one."""
     _passes: dict[int, Pass] = field(init=False)
+    _found: dict[tuple[str, str, str | None], list[Gate]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._passes = {gate.id: Pass(gate) for gate in self.gates}
@@ -63,8 +65,11 @@ class Admission:
 
     def admit(self, queue: str, kind: str, tenant: str | None) -> float:
         """A row was claimed: the seconds until it may start."""
-        gates = list(self._of(queue, kind, tenant))
-        start = max((_slot(gate) for gate in gates), default=0.0)
+        gates = self._of(queue, kind, tenant)
+        start = 0.0
+        for gate in gates:
+            if gate.rate is not None:
+                start = max(start, _slot(gate))
         for gate in gates:
             passed = self._passes[gate.id]
             passed.taken += 1
@@ -75,10 +80,11 @@ class Admission:
         return start
 
     def patience(self, queue: str, kind: str, tenant: str | None) -> float:
-        """Seconds that a row may start late: what lies between as many tokens as the burst has.
-        Those that came late are more in the second that begins then, but no more than that."""
+        """Seconds that a row may start late: half of what lies between as many tokens as the burst
+        has. Those that come late are more in the second that begins then, but no more than that;
+        the other half is for the way from here to who counts them."""
         gates = self._of(queue, kind, tenant)
-        tokens = (gate.burst / gate.rate for gate in gates if gate.rate is not None)
+        tokens = (gate.burst / gate.rate / 2 for gate in gates if gate.rate is not None)
         return max(LATE_LEAST, min([LATE, *tokens]))
 
     def changed(self) -> Iterable[Pass]:
@@ -103,10 +109,16 @@ class Admission:
         """What this worker now holds of a gate's concurrency."""
         return self.held.get(gate.id, 0) + self.taken(gate)
 
-    def _of(self, queue: str, kind: str, tenant: str | None) -> Iterable[Gate]:
-        for gate in self.gates:
-            if gate.scope.tenant != EACH and gate.scope.holds(queue, kind, tenant):
-                yield gate
+    def _of(self, queue: str, kind: str, tenant: str | None) -> list[Gate]:
+        """Asked for each row, of few tenants."""
+        key = (queue, kind, tenant)
+        if (found := self._found.get(key)) is None:
+            found = self._found[key] = [
+                gate
+                for gate in self.gates
+                if gate.scope.tenant != EACH and gate.scope.holds(queue, kind, tenant)
+            ]
+        return found
 
     def _room(self, gate: Gate, most: int) -> int:
         passed = self._passes[gate.id]
@@ -152,13 +164,16 @@ class Admission:
 
 
 def _gathering(rate: float) -> float:
-    """Seconds worth waiting beyond the next token, for others to come with it."""
-    return HORIZON / 2 if rate * HORIZON > 2 else 0.0
+    """Seconds to wait beyond the next token. What is left of the horizon then is to outlast a claim
+    that takes long: a third of a second."""
+    return GATHERING if rate * GATHERING > 1 else 0.0
 
 
 def _slot(gate: Gate) -> float:
-    """Seconds until the gate's next token."""
+    """Seconds until the gate's next token. At once, however late that is, where many have gathered
+    and may be had together."""
     if gate.rate is None:
         return 0.0
     earliest = gate.full_in - (gate.burst - 1) / gate.rate
-    return 0.0 if earliest <= -LATE else max(LEAD, earliest)
+    gathered = earliest <= -LATE and gate.burst >= LATE * gate.rate
+    return 0.0 if gathered else max(LEAD, earliest)

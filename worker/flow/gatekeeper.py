@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from worker.events import BreakerChanged, Event, Events, KeyThrottled, RowLost, RowSettled
+from worker.events import EACH_ROW, BreakerChanged, Event, Events, KeyThrottled, RowLost, RowSettled
 from worker.flow.admission import ASK_AGAIN, Admission
 from worker.flow.gate import Gate
+from worker.flow.server_clock import ServerClock
 from worker.flow.tally import Tally
 from worker.link import Fetches, Link
 from worker.row import Row
@@ -31,7 +32,8 @@ NONE = 0  # no gate has this id
 
 
 class Passage:
-    """The gates of one stream, held while its rows are claimed."""
+    """The gates of one stream, held while its rows are claimed. read_at: when they were read, by
+    our monotonic clock."""
 
     def __init__(
         self,
@@ -39,14 +41,14 @@ class Passage:
         admission: Admission,
         stream: Stream,
         unknown: set[str],
-        arrived: float,
+        read_at: float,
     ) -> None:
         self.connection = connection
         self.admission = admission
         self.rows: list[Row] = []
         self._stream = stream
         self._unknown = unknown
-        self._arrived = arrived
+        self._read_at = read_at
 
     def room(self, most: int, tenant: str | None = None) -> int:
         """How many rows may be claimed, at most `most`; of a tenant, or in all."""
@@ -56,11 +58,12 @@ class Passage:
 
     def admit(self, rows: Sequence[Row]) -> None:
         """They were claimed: sets when each may start."""
+        admission = self.admission
         for row in rows:
-            start = self.admission.admit(row.queue, row.kind, row.tenant)
-            row.not_before = self._arrived + start if start > 0 else None
-            if row.not_before is not None:
-                patience = self.admission.patience(row.queue, row.kind, row.tenant)
+            start = admission.admit(row.queue, row.kind, row.tenant)
+            if start > 0:
+                row.not_before = self._read_at + start
+                patience = admission.patience(row.queue, row.kind, row.tenant)
                 row.not_after = row.not_before + patience
         self.rows += rows
 
@@ -89,7 +92,11 @@ class Gatekeeper:
         self._link = link
         self._events = events
         self._gates: list[Gate] = []
+        self._stopping: list[Gate] = []  # those that were closed when they were read
+        # Of a stream and tenant: the gates that count how runs end, and how many there are.
+        self._concerned: dict[tuple[str, str, str | None], tuple[list[int], list[int]]] = {}
         self._read_at = 0.0
+        self._clock = ServerClock()
         self._tenant_gates: dict[tuple[Scope, str], int] = {}
         self._fresh: list[Row] = []  # claimed, and not yet among those held
         self._to_share: set[int] = set()
@@ -110,11 +117,11 @@ class Gatekeeper:
 
     def stops(self, row: Row) -> bool:
         """Whether a row that has not started yet is to be given back."""
-        return bool(self._gates) and any(
+        return bool(self._stopping) and any(
             gate.scope.holds(row.queue, row.kind, row.tenant)
             and gate.scope.tenant != EACH
             and self._closed_for(gate) != 0
-            for gate in self._gates
+            for gate in self._stopping
         )
 
     def notified(self) -> None:
@@ -137,6 +144,8 @@ class Gatekeeper:
             raise
         self._gates = [Gate.of(record) for record in records]
         self._gates += map(self._closed_here, self._to_throttle)
+        self._stopping = [gate for gate in self._gates if gate.closed_for != 0]
+        self._concerned.clear()
         self._observe_rows()
         if any(gate.concurrency is not None for gate in self._gates):
             self._share_all()  # one may be new, and rows of ours under it already
@@ -202,22 +211,25 @@ class Gatekeeper:
         of_tenants = await self._gates_of(gates, tenants)
         asked = sorted(ids.union(*of_tenants.values()))
         async with self._link.transaction() as connection:
+            asked_at = time.monotonic()
             records = await connection.fetch(statement("flow/lock"), asked, worker)
-            arrived = time.monotonic()
+            read_at = arrived = time.monotonic()
+            if records:
+                read_at = self._clock.moment(records[0]["at"].timestamp(), asked_at, arrived)
             locked = [Gate.of(record) for record in records]
             found = {gate.id for gate in locked}
             if not ids <= found:  # it was taken away meanwhile
                 self.stale = True
             unknown = {tenant for tenant, those in of_tenants.items() if not those <= found}
             admission = Admission(locked, self._held_of(locked, worker))
-            passage = Passage(connection, admission, stream, unknown, arrived)
+            passage = Passage(connection, admission, stream, unknown, read_at)
             yield passage
             await self._write(passage, records, worker)
         self._forget(set(asked) - found)
         self._fresh += passage.rows
         self._full |= passage.admission.full()
         self._note_trials(passage)
-        self._wait_for(admission.next_in)
+        self._wait_for(_from_now(admission.next_in, read_at))
         self.flows |= admission.flows
 
     async def _gates_of(self, gates: Sequence[Gate], tenants: Sequence[str]) -> dict[str, set[int]]:
@@ -234,6 +246,7 @@ class Gatekeeper:
                     statement("flow/tenants"), gate.scope.queue, gate.scope.kind, missing
                 ):
                     known[gate.scope, record["tenant"]] = record["id"]
+                self._concerned.clear()
             for tenant in tenants:  # one that another transaction is making now has none yet
                 ids[tenant].add(known.get((gate.scope, tenant), NONE))
         return ids
@@ -243,6 +256,7 @@ class Gatekeeper:
         if gone:
             kept = {place: id_ for place, id_ in self._tenant_gates.items() if id_ not in gone}
             self._tenant_gates = kept
+            self._concerned.clear()
 
     def _all_closed(self, gates: Sequence[Gate]) -> bool:
         """Whether nothing of the stream can pass, as far as is known without asking."""
@@ -292,8 +306,9 @@ class Gatekeeper:
         scope = Scope(row.queue, None, tenant) if queue else Scope(None, row.kind, tenant)
         before = self._to_throttle.get(scope, (0.0, ""))
         self._to_throttle[scope] = max(before, (time.monotonic() + seconds, why))
-        self._gates.append(self._closed_here(scope))
-        self._observe_rows()
+        closed = self._closed_here(scope)
+        self._gates.append(closed)
+        self._stopping.append(closed)
         self.on_change()
         self.on_work()
 
@@ -395,32 +410,54 @@ class Gatekeeper:
         self._to_share |= set(self._tenant_gates.values())
 
     def _observe_rows(self) -> None:
-        """From when there is something to count them for."""
-        if self._gates and not self._observes:
+        """From when there is something to count them for: a rate only asks when they begin."""
+        if not self._observes and any(_counts_runs(gate) for gate in self._gates):
             self._observes = True
-            self._events.subscribe(self._observe)
+            self._events.subscribe(self._observe, ignores=EACH_ROW - {RowSettled})
 
     def _observe(self, event: Event) -> None:
         if not self._gates or not isinstance(event, RowSettled | RowLost):
             return
         row = event.row
-        gates = [g for g in self._gates if g.scope.holds(row.queue, row.kind, row.tenant)]
-        if not gates:
-            return
-        transition = event.transition if isinstance(event, RowSettled) else None
-        trips = [self._id_for(gate, row) for gate in gates if gate.trips]
-        self._tally.note(row, [id_ for id_ in trips if id_ is not None], transition)
-        for gate in gates:
-            if gate.concurrency is not None and (id_ := self._id_for(gate, row)) is not None:
-                self._to_share.add(id_)
+        key = (row.queue, row.kind, row.tenant)
+        trips, limited = self._concerned.get(key) or self._find_concerned(row)
+        if trips or self._tally.trials:
+            transition = event.transition if isinstance(event, RowSettled) else None
+            self._tally.note(row, trips, transition)
+        self._to_share.update(limited)
         if self._to_share or self._tally.counts:
             self.on_work()
+
+    def _find_concerned(self, row: Row) -> tuple[list[int], list[int]]:
+        """Kept until the gates are read again, or another tenant's are known."""
+        gates = [
+            (gate, id_)
+            for gate in self._gates
+            if _counts_runs(gate) and gate.scope.holds(row.queue, row.kind, row.tenant)
+            if (id_ := self._id_for(gate, row)) is not None
+        ]
+        trips = [id_ for gate, id_ in gates if gate.trips]
+        limited = [id_ for gate, id_ in gates if gate.concurrency is not None]
+        found = list(dict.fromkeys(trips)), limited  # a tenant's own, and that of each: one run
+        self._concerned[row.queue, row.kind, row.tenant] = found
+        return found
 
     def _id_for(self, gate: Gate, row: Row) -> int | None:
         """The gate's own id, or that of the row's tenant where it stands for each of them."""
         if gate.scope.tenant != EACH:
             return gate.id
         return self._tenant_gates.get((gate.scope, row.tenant or ""))
+
+
+def _counts_runs(gate: Gate) -> bool:
+    return gate.trips or gate.concurrency is not None
+
+
+def _from_now(seconds: float | None, since: float) -> float | None:
+    """A wait that began then. At least half of it: a slow server is not to be asked without end."""
+    if seconds is None:
+        return None
+    return max(seconds / 2, seconds - (time.monotonic() - since))
 
 
 class Holding:
