@@ -417,9 +417,12 @@ async def test_a_pause_takes_back_what_has_not_started_and_is_heard_at_once(
             "insert into worker.gates (kind, paused_at) values ('send', now()); notify duerow_gates"
         )
         before = count.ran
+        await until(lambda: any(gate.paused for gate in one.worker._gates._gates))
         await until(lambda: not one.worker.running and not one.worker._loop.buffered)
+        await until(lambda: apg.fetchval("select count(*) = 0 from worker.jobs where owner > 0"))
         ran = count.ran
         assert ran - before < 2000, "all would have run"
-        await until(lambda: apg.fetchval("select count(*) = 0 from worker.jobs where owner > 0"))
+        await apg.fetchval("select pg_sleep(0.3)")
+        assert count.ran == ran, "nothing more is claimed"
         await apg.execute("update worker.gates set paused_at = null; notify duerow_gates")
         await until(lambda: count.ran > ran + 100)
