@@ -209,16 +209,16 @@ async def test_for_want_of_sessions_they_are_halved(db_url: str, apg: asyncpg.Co
     async with running(app, db_url, concurrency="2-20", pool_size=2) as one:
         await until(lambda: told(one.seen.of(SlotsChanged), "pool"), 30)
         [change, *_] = told(one.seen.of(SlotsChanged), "pool")
-    assert change.slots == change.before // 2
+    assert change.slots == max(2, change.before // 2)
 
 
 async def test_a_timeout_halves_them(db_url: str, apg: asyncpg.Connection) -> None:
     app = App()
     slow = False
 
-    @app.handler(timeout=0.3)
+    @app.handler(timeout=3.0)
     async def ask() -> None:
-        await asyncio.sleep(5 if slow else 0.01)
+        await asyncio.sleep(60 if slow else 0.01)
 
     await put(apg, "ask", count=600)
     async with running(app, db_url, concurrency="2-20") as one:
@@ -226,7 +226,7 @@ async def test_a_timeout_halves_them(db_url: str, apg: asyncpg.Connection) -> No
         slow = True
         await until(lambda: told(one.seen.of(SlotsChanged), "timeout"))
         [change, *_] = told(one.seen.of(SlotsChanged), "timeout")
-    assert change.slots == change.before // 2
+    assert change.slots == max(2, change.before // 2)
 
 
 async def test_the_fixed_table_in_a_worker(db_url: str, apg: asyncpg.Connection) -> None:
@@ -241,11 +241,11 @@ async def test_the_fixed_table_in_a_worker(db_url: str, apg: asyncpg.Connection)
         await asyncio.sleep(0.02)
         going -= 1
 
-    await put(apg, "send", count=200)
+    await put(apg, "send", count=400)
     async with running(
         app, db_url, concurrency="3,10:5,51:7,101:10", claim_batch="20,10:30,51:40,101:50"
     ) as one:
-        await until(lambda: _done(apg, 200))
+        await until(lambda: _done(apg, 400))
         await until(lambda: one.seen.of(SlotsChanged)[-1].slots == 3)
     series = joined(one.seen.of(SlotsChanged))
     assert peak == 10
@@ -269,6 +269,6 @@ async def test_rows_of_a_batch_that_are_throttled_count_too(
     async with running(app, db_url, concurrency="2-20") as one:
         await until(lambda: _done(apg, 160), 30)
         changes = one.seen.of(SlotsChanged)
-    assert all(change.slots <= 3 for change in changes)
+    assert all(change.slots <= 4 for change in changes)
     states = await apg.fetch("select state, attempt, count(*) from worker.all_jobs group by 1, 2")
     assert {tuple(s) for s in states} == {("done", 1, 160), ("scheduled", 0, 40)}

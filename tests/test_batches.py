@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 import tenacity
 
+import worker.loop
 from tests.facts import until
 from tests.workers import drained, job, put, running
 from worker import (
@@ -335,14 +336,14 @@ async def test_at_the_timeout_what_was_answered_stands(
 
     if way == "async def":
 
-        @app.batch("track", timeout=0.2, retry=ONCE)
+        @app.batch("track", timeout=1.0, retry=ONCE)
         async def on_the_loop(batch: Batch[Parcel]) -> None:
             answer(batch)
             await asyncio.sleep(30)
 
     else:
 
-        @app.batch("track", timeout=0.2, retry=ONCE)
+        @app.batch("track", timeout=1.0, retry=ONCE)
         def in_a_thread(batch: Batch[Parcel]) -> None:
             answer(batch)
             assert batch.remaining is not None
@@ -365,7 +366,7 @@ async def test_a_thread_that_does_not_end_is_abandoned_with_all_its_rows(
     go = threading.Event()
     late: list[BaseException] = []
 
-    @app.batch("track", timeout=0.1, retry=ONCE)
+    @app.batch("track", timeout=1.0, retry=ONCE)
     def track(batch: Batch[Parcel]) -> None:
         batch[0].done()
         with contextlib.suppress(Interrupted):
@@ -395,7 +396,8 @@ async def test_a_stop_gives_back_what_has_no_answer(db_url: str, apg: asyncpg.Co
         await asyncio.sleep(60)
 
     keys = await parcels(apg, 3)
-    async with running(app, db_url, grace=1.0) as one:
+    # Its last three seconds are for this; a machine may stand still for one or two of them.
+    async with running(app, db_url, grace=10.0) as one:
         await began.wait()
         assert await one.stop() == one.report
     assert one.report is not None
@@ -556,8 +558,8 @@ async def test_a_lone_row_is_not_kept_waiting(db_url: str, apg: asyncpg.Connecti
     async with running(app, db_url):
         began = time.monotonic()
         await parcels(apg, 1)
-        await until(lambda: done, within=10)
-    assert done[0] - began < 5
+        await until(lambda: done)
+    assert done[0] - began < 10
 
 
 async def test_rows_that_keep_coming_are_gathered(db_url: str, apg: asyncpg.Connection) -> None:
@@ -596,7 +598,7 @@ async def test_what_waits_to_fill_up_is_started_when_the_wait_is_over(
     app = App()
     calls: list[tuple[float, int]] = []
 
-    @app.batch("track", size=10, wait=1.5)
+    @app.batch("track", size=10, wait=3.5)
     async def track(batch: Batch[Parcel]) -> None:
         calls.append((time.monotonic(), len(batch)))
         for parcel in batch:
@@ -605,11 +607,11 @@ async def test_what_waits_to_fill_up_is_started_when_the_wait_is_over(
     async with running(app, db_url):
         await parcels(apg, 1)
         await until(lambda: calls)
-        await parcels(apg, 2)
         began = time.monotonic()
+        await parcels(apg, 2)
         await until(lambda: len(calls) == 2)
     assert calls[1][1] == 2
-    assert 0.9 < calls[1][0] - began < 4
+    assert calls[1][0] - began >= 3.5
 
 
 async def test_a_stop_gives_back_what_waits_to_fill_up(
@@ -648,6 +650,7 @@ async def test_a_lot_whose_wait_is_over_waits_for_a_slot_in_peace(
         pump(loop)
 
     monkeypatch.setattr(Loop, "_pump", counted)
+    monkeypatch.setattr(worker.loop, "BUFFER_AGE_MOST", 60.0)  # however long this takes
     go = asyncio.Event()
 
     @app.batch("track", size=10, wait=0.2)

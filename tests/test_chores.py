@@ -187,7 +187,7 @@ async def test_a_cut_connection_is_an_outage(replica: Replica, apg: asyncpg.Conn
             await replica.run("tidy")
 
     with pytest.raises(LinkDown):
-        await asyncio.wait_for(until_it_notices(), 10)
+        await asyncio.wait_for(until_it_notices(), 30)
     await replica.chores.step()
     assert replica.link.connected
 
@@ -239,7 +239,7 @@ async def test_no_number_of_crashes_overflows_a_timestamp(
     await put(apg, "work", owner=gone, token=1, attempt=1, crashes=crashes)
     await apg.fetch(statement("chores/sweep"), [gone], 32_000)
     wait = await apg.fetchval("select extract(epoch from due_at - now()) from worker.jobs")
-    assert wait == pytest.approx(min(4**6 - 1, 4 ** min(crashes, 6) - 1, 3600), abs=5)
+    assert wait == pytest.approx(min(4**6 - 1, 4 ** min(crashes, 6) - 1, 3600), abs=60)
 
 
 async def test_orphans(replica: Replica, apg: asyncpg.Connection) -> None:
@@ -352,7 +352,7 @@ async def test_one_that_was_locked_out_is_tried_again_soon(
         made = f"select to_regclass('worker.{name_of(0)}') is not null"
         assert not await apg.fetchval(made)
         await transaction.rollback()
-        await until(lambda: apg.fetchval(made))
+        await until(lambda: apg.fetchval(made), within=40)
     await other.close()
 
 

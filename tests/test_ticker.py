@@ -90,9 +90,18 @@ def minutely(name: str = "minutely", **says: Any) -> Schedule:
     return Schedule(name, **{"kind": "work", "cron": "* * * * *", **says})
 
 
+@pytest.fixture(autouse=True)
+def early_in_a_minute(admin: psycopg.Connection[Any]) -> None:
+    """No tick of a schedule of minutes comes by itself while a test runs."""
+    admin.execute(
+        "select pg_sleep(case when s > 45 then 60.01 - s else 0 end)"
+        " from (select extract(second from clock_timestamp())::float8 as s) now"
+    )
+
+
 async def ago(apg: asyncpg.Connection, interval: str) -> None:
     """As if nobody had been there for that long. No minute ends soon after it."""
-    await until(lambda: apg.fetchval("select extract(second from now()) < 57"))
+    await until(lambda: apg.fetchval("select extract(second from now()) < 52"))
     await apg.execute(
         "update worker.schedules set counts_from = counts_from - $1::text::interval,"
         " next_at = date_trunc('minute', now()) - $1::text::interval",
@@ -192,7 +201,7 @@ async def test_it_commits_with_its_job_or_not_at_all(
     assert len(await jobs(apg)) == 1
 
 
-@pytest.mark.parametrize("seconds", [0.0, 7.5])
+@pytest.mark.parametrize("seconds", [6.0, 13.5])
 async def test_it_sleeps_until_the_next_tick(
     replica: Replica, apg: asyncpg.Connection, seconds: float
 ) -> None:
@@ -200,11 +209,11 @@ async def test_it_sleeps_until_the_next_tick(
     await replica.tick()
     began = time.monotonic()
     await apg.execute(
-        "update worker.schedules set next_at = now() + make_interval(secs => 1 + $1::float8)",
+        "update worker.schedules set next_at = now() + make_interval(secs => $1::float8)",
         seconds,
     )
     wait = await replica.tick()
-    assert 1 + seconds - (time.monotonic() - began) - 0.01 <= wait <= 1.081 + seconds
+    assert seconds - (time.monotonic() - began) - 0.01 <= wait <= 0.081 + seconds
 
 
 async def test_a_tick_is_decided_within_a_tenth_of_a_second(
@@ -216,13 +225,17 @@ async def test_a_tick_is_decided_within_a_tenth_of_a_second(
     async with running(app, db_url, poll_interval=5, poll_max=5) as one:
         await until(lambda: one.worker.parts.ticker.looked.is_set())
         await add_schedule(apg, Schedule("quick", kind="work", cron="* * * * * *"))
-        await until(lambda: len(one.seen.of(ScheduleTicked)) >= 3)
-    late = await apg.fetch(
-        "select extract(epoch from decided_at - tick_at) as s from worker.schedule_ticks"
-    )
-    assert min(float(one["s"]) for one in late) < 0.1
-    starts = [event.row.claimed_at - event.row.due_at for event in one.seen.of(RowStarted)]
-    assert min(starts) < dt.timedelta(seconds=0.1)
+        await until(lambda: one.seen.of(ScheduleTicked), within=10)
+        # A busy machine is late now and then, whoever waits for a poll nearly always.
+        soon = "decided_at < tick_at + interval '0.1 s'"
+        await until(
+            lambda: apg.fetchval(f"select count(*) >= 3 from worker.schedule_ticks where {soon}")
+        )
+        await until(lambda: sum(_at_once(event) for event in one.seen.of(RowStarted)) >= 3)
+
+
+def _at_once(event: RowStarted) -> bool:
+    return event.row.claimed_at - event.row.due_at < dt.timedelta(seconds=0.1)
 
 
 # -- once -------------------------------------------------------------------------------------
@@ -300,7 +313,7 @@ async def test_a_locked_row_holds_up_no_other(
     other = await asyncpg.connect(db_url)
     async with other.transaction():
         await other.execute("select from worker.schedules where name = 'locked' for update")
-        await asyncio.wait_for(replica.tick(), 5)
+        await asyncio.wait_for(replica.tick(), 15)
         assert [event.schedule for event in replica.of(ScheduleTicked)] == ["free"]
     await replica.tick()
     assert [event.schedule for event in replica.of(ScheduleTicked)] == ["free", "locked"]
@@ -369,9 +382,9 @@ async def test_a_tick_while_the_last_job_is_live(replica: Replica, apg: asyncpg.
 
 
 async def test_once(replica: Replica, apg: asyncpg.Connection) -> None:
-    moment = await apg.fetchval("select now() + interval '1 second'")
+    moment = await apg.fetchval("select now() + interval '4 seconds'")
     await add_schedule(apg, Schedule("once", kind="work", at=moment))
-    assert 0 < await replica.tick() <= 1.1
+    assert 0 < await replica.tick() <= 4.1
     await until(lambda: apg.fetchval("select now() >= $1", moment))
     await replica.tick()
     [tick] = await ticks(apg)
@@ -696,7 +709,7 @@ async def test_a_cut_connection_is_an_outage(replica: Replica, apg: asyncpg.Conn
             await ago(apg, "0")
 
     with pytest.raises(LinkDown):
-        await asyncio.wait_for(until_it_notices(), 10)
+        await asyncio.wait_for(until_it_notices(), 30)
     await replica.tick()
     assert len(await ticks(apg)) >= 1
 
@@ -730,11 +743,14 @@ async def test_a_worker_whose_clock_is_an_hour_off(db_url: str, apg: asyncpg.Con
     with time_machine.travel(dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)):
         async with running(app, db_url) as one:
             await until(lambda: len(one.seen.of(ScheduleTicked)) >= 2)
-    assert [tick["outcome"] for tick in await ticks(apg)] == ["enqueued"] * len(await ticks(apg))
-    late = await apg.fetchval(
-        "select max(abs(extract(epoch from decided_at - tick_at))) from worker.schedule_ticks"
+    late, missed = await apg.fetchrow(
+        "select max(abs(extract(epoch from decided_at - tick_at))),"
+        " sum(count) filter (where outcome = 'missed') from worker.schedule_ticks"
     )
     assert late < 60
+    assert (missed or 0) < 60, (
+        "a machine that stands still misses one or two, but not an hour of them"
+    )
 
 
 @pytest.mark.process
@@ -750,7 +766,7 @@ async def test_behind_a_transaction_pooler(postgres_tcp: str) -> None:
                 apg, Schedule("quick", kind="work", cron="* * * * * *", catch_up="all")
             )
             seen = (one.seen, two.seen)
-            await until(lambda: sum(len(each.of(ScheduleTicked)) for each in seen) >= 4)
+            await until(lambda: sum(len(each.of(ScheduleTicked)) for each in seen) >= 4, 30)
             assert not any(each.of(ServiceFailed) for each in seen)
         decided = [tick["tick_at"] for tick in await ticks(apg) if tick["outcome"] == "enqueued"]
         assert {b - a for a, b in pairwise(decided)} == {dt.timedelta(seconds=1)}

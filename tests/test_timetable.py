@@ -25,7 +25,7 @@ async def test_it_wakes_for_the_first_and_gives_rows_in_order() -> None:
             started.append((one.key, time.monotonic() - one.not_before))
 
     table = Timetable(wake)
-    for key, seconds in ((3, 0.06), (1, 0.02), (2, 0.04)):
+    for key, seconds in ((3, 0.6), (1, 0.4), (2, 0.5)):
         table.append(row(key, seconds))
     wake()
     assert started == []
@@ -37,7 +37,9 @@ async def test_it_wakes_for_the_first_and_gives_rows_in_order() -> None:
 async def test_one_that_has_missed_its_turn_is_late() -> None:
     table = Timetable(lambda: None)
     table.append(row(1, -LATE - 0.01))
-    table.append(row(2, 0.0))
+    in_time = row(2, 0.0)
+    in_time.not_after = time.monotonic() + 60
+    table.append(in_time)
     assert [one.key for one in table.late()] == [1]
     assert [one.key for one in table.due(9)] == [2]
 
