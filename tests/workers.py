@@ -19,10 +19,10 @@ from worker.url import DatabaseURL
 
 E = TypeVar("E", bound=Event)
 
-# Quick to find out, and to end.
+# Quick to find out, and to end; but a lease outlasts a machine that stands still for seconds.
 QUICK: dict[str, Any] = {
     "concurrency": 4,
-    "lease": 3.0,
+    "lease": 6.0,
     "grace": 5.0,
     "poll_interval": 0.1,
     "poll_max": 0.5,
