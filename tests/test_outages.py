@@ -8,12 +8,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+import tenacity
 
 from tests.facts import until
 from tests.postgres import Cluster
 from tests.wire import Wire, wired
 from tests.workers import Running, job, put, running
-from worker import App
+from worker import App, RetryPolicy
 from worker.events import DatabaseLost, RowLost, RowSettled, ServiceFailed
 from worker.migrate import upgrade
 
@@ -199,7 +200,7 @@ async def test_a_retry_whose_answer_was_lost_is_a_retry(
 ) -> None:
     app = App()
 
-    @app.handler
+    @app.handler(retry=RetryPolicy(wait=tenacity.wait_fixed(60)))
     async def fail() -> None:
         raise ValueError("no")
 
@@ -263,7 +264,7 @@ async def test_stopping_in_the_middle_of_a_claim_leaves_no_row_claimed(
     ran: list[int] = []
     async with running(app_of(ran), wire[1]) as one:
         await known_to_the_driver(one, apg, "work", '{"n": 0}')
-        wire[0].delay = lambda name, columns: 0.4 * (columns == CLAIM_COLUMNS)
+        wire[0].delay = lambda name, columns: 2.0 * (columns == CLAIM_COLUMNS)
         await enqueue(apg, 10)
         claimed = "select count(*) from worker.jobs where owner is not null"
         await until(lambda: apg.fetchval(claimed))

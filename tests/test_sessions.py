@@ -267,7 +267,7 @@ async def test_a_handler_that_hangs_for_ever_keeps_neither_locks_nor_connections
             await until(lambda: len(one.seen.of(RowSettled)) == 2)
             rows = [await job(apg, key) for key in (first, second)]
             assert ["longer than its timeout" in row["last_error"] for row in rows] == [True, True]
-            await apg.execute("set lock_timeout = '1s'; update effects set job = -1")
+            await apg.execute("set lock_timeout = '10s'; update effects set job = -1")
             release.set()
     finally:
         release.set()
