@@ -144,8 +144,7 @@ async def test_the_pause_ends_with_success(linked: Linked, apg: asyncpg.Connecti
 
 async def test_a_silent_wire_costs_no_more_than_the_timeout(db_url: str) -> None:
     async with wired(db_url) as (wire, through):
-        linked = Linked(through)
-        patient = linked.link._timeout, linked.link._connect_timeout
+        linked = Linked(through, timeout=60.0, connect_timeout=60.0)  # while all is well
         assert await linked.link.fetch("select 1") == [(1,)]
         wire.mute()
         linked.link._timeout = linked.link._connect_timeout = 1.0
@@ -154,7 +153,7 @@ async def test_a_silent_wire_costs_no_more_than_the_timeout(db_url: str) -> None
                 with pytest.raises(LinkDown):
                     await linked.link.fetch("select 1")
         wire.unmute()
-        linked.link._timeout, linked.link._connect_timeout = patient
+        linked.link._timeout = linked.link._connect_timeout = 60.0
         assert await linked.link.fetch("select 2") == [(2,)]
         assert len(linked.of(DatabaseLost)) <= 3
         await linked.link.close()

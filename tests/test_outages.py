@@ -62,7 +62,7 @@ async def test_a_link_that_is_cut_again_and_again(
 ) -> None:
     ran: list[int] = []
     rounds = 3
-    async with running(app_of(ran, 0.002), db_url, lease=5.0, concurrency=4) as one:
+    async with running(app_of(ran, 0.002), db_url, lease=12.0, concurrency=4) as one:
         for round_ in range(1, rounds + 1):
             await enqueue(apg, 60)
             one.worker._heartbeat.beat_now()  # it connects for its first beat
@@ -78,7 +78,7 @@ async def test_a_link_that_is_cut_again_and_again(
 
 async def test_all_links_cut_at_once(db_url: str, apg: asyncpg.Connection) -> None:
     ran: list[int] = []
-    async with running(app_of(ran, 0.002), db_url, lease=5.0) as one:
+    async with running(app_of(ran, 0.002), db_url, lease=12.0) as one:
         for round_ in range(1, 4):
             await enqueue(apg, 60)
             await until(lambda n=round_: len(ran) > 60 * n - 40)
@@ -243,7 +243,7 @@ async def test_a_wire_that_goes_silent_for_a_while(
 ) -> None:
     """Shorter than any timeout: everything goes on where it was."""
     ran: list[int] = []
-    async with running(app_of(ran, 0.01), wire[1], lease=5.0) as one:
+    async with running(app_of(ran, 0.01), wire[1], lease=12.0) as one:
         if silent == "busy":
             await enqueue(apg, 50)
             await until(lambda: len(ran) > 10)
@@ -287,7 +287,7 @@ async def test_a_server_that_restarts_under_load(postgres_server: Cluster) -> No
         finally:
             await connection.close()
 
-    async with running(app_of(ran, 0.002), url, lease=5.0) as one:
+    async with running(app_of(ran, 0.002), url, lease=12.0) as one:
         for round_, mode in enumerate(("immediate", "fast"), 1):
             await ask(
                 "insert into worker.jobs (kind, args) select 'work', jsonb_build_object('n', n)"

@@ -172,7 +172,7 @@ async def test_both_roll_back_when_the_claim_was_lost_meanwhile(
     def act(key: int) -> Any:
         begun.set()
         if kind in ("psycopg", "sqlalchemy"):
-            go.wait(10)
+            go.wait(60)
             return "mine"
         return until(go.is_set)
 
@@ -410,7 +410,7 @@ async def test_an_update_of_the_row_by_somebody_else_is_no_lost_claim(
 
     def act(key: int) -> Any:
         if kind in ("psycopg", "sqlalchemy"):
-            go.wait(10)
+            go.wait(60)
             return None
         return until(go.is_set)
 
