@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -284,15 +285,10 @@ class Cluster:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that the system gives nobody else for a minute. A server that names it
-    may listen there (with SO_REUSEADDR, as Postgres and PgBouncer do): a connection that ended on
-    it rests in TIME_WAIT."""
-    with socket.socket() as listener, socket.socket() as client:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1)
-        port: int = listener.getsockname()[1]
-        client.connect(("127.0.0.1", port))
-        listener.accept()[0].close()  # first, for it is that end which rests
-        client.recv(1)
-        return port
+    """Below those that the system gives out itself: nobody has it by the time that the server
+    begins to listen, nor while it restarts."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)  # no test has seeded these
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -62,7 +62,7 @@ def test_lots_are_full_where_they_can_be() -> None:
 def test_one_that_is_not_full_waits_while_a_claim_may_bring_more() -> None:
     buffer = filled("waits", "waits")
     assert started(buffer, more=True) == []
-    assert buffer.waits_for() == pytest.approx(5, abs=1)
+    assert 0 < (buffer.waits_for() or 0) <= 5
     assert len(buffer) == len(list(buffer)) == 2
     assert started(buffer, more=False) == [2]
     assert buffer.waits_for() is None

@@ -58,14 +58,14 @@ def slow(size: int | None = None, seconds: float = 0.05) -> tuple[App, list[int]
 
 @pytest.mark.parametrize("size", [None, 7])
 async def test_seconds(db_url: str, apg: asyncpg.Connection, size: int | None) -> None:
-    await make_donations(apg, 600, where="status = 'active'")
+    await make_donations(apg, 2000, where="status = 'active'")
     app, calls = slow(size, 0.05 if size is None else 0.25)
     began = time.monotonic()
-    report = await drain(app, db_url, Budget(max_seconds=0.6), concurrency=2)
-    assert time.monotonic() - began < 5
-    assert 0 < sum(calls) < 600
+    report = await drain(app, db_url, Budget(max_seconds=2), concurrency=2)
+    assert time.monotonic() - began < 20, "all would take twice as long"
+    assert 0 < sum(calls) < 2000
     assert (report.code, report.settled) == (0, sum(calls))
-    assert report.left == 600 - sum(calls)
+    assert report.left == 2000 - sum(calls)
     assert await apg.fetchval(DONE) == sum(calls)
     assert await apg.fetchval(HELD) == 0
 

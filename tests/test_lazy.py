@@ -54,7 +54,7 @@ class Handlers:
                 @self.app.handler("write", retry=ONCE)
                 def over_psycopg(session: Lazy[psycopg.Connection[Any]]) -> None:
                     self.waiting += 1
-                    self.go.wait(10)
+                    self.go.wait(60)
                     connection = session.open_in_thread()
                     assert session.open_in_thread() is connection
                     connection.execute("insert into effects default values")

@@ -144,15 +144,16 @@ async def test_the_pause_ends_with_success(linked: Linked, apg: asyncpg.Connecti
 
 async def test_a_silent_wire_costs_no_more_than_the_timeout(db_url: str) -> None:
     async with wired(db_url) as (wire, through):
-        linked = Linked(through, timeout=1.0, connect_timeout=1.0)
+        linked = Linked(through, timeout=60.0, connect_timeout=60.0)  # while all is well
         assert await linked.link.fetch("select 1") == [(1,)]
         wire.mute()
-        began = time.monotonic()
-        for _ in range(3):  # the call, and two to connect again
-            with pytest.raises(LinkDown):
-                await linked.link.fetch("select 1")
-        assert time.monotonic() - began < 10
+        linked.link._timeout = linked.link._connect_timeout = 1.0
+        async with asyncio.timeout(30):
+            for _ in range(3):  # the call, and two to connect again
+                with pytest.raises(LinkDown):
+                    await linked.link.fetch("select 1")
         wire.unmute()
+        linked.link._timeout = linked.link._connect_timeout = 60.0
         assert await linked.link.fetch("select 2") == [(2,)]
         assert len(linked.of(DatabaseLost)) <= 3
         await linked.link.close()
@@ -169,10 +170,9 @@ async def test_a_silent_wire_does_not_hold_a_transaction_for_ever(db_url: str) -
                 wire.mute()
                 await connection.fetch("select 2")
 
-        began = time.monotonic()
-        with pytest.raises(LinkDown):
-            await chore()
-        assert time.monotonic() - began < 10
+        async with asyncio.timeout(30):
+            with pytest.raises(LinkDown):
+                await chore()
         wire.unmute()
         await linked.link.close()
 
@@ -194,10 +194,11 @@ async def test_a_call_that_takes_too_long_is_ended_in_the_server_too(
 
 async def test_nobody_listens_at_all(tmp_path: Any) -> None:
     linked = Linked(f"postgresql://nobody@/none?host={tmp_path}")
-    pauses = []
+    pauses, began = [], time.monotonic()
     for _ in range(7):
         with pytest.raises(LinkDown):
             await linked.link.fetch("select 1")
         pauses.append(linked.link.pause())
     assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0])
-    assert len(linked.of(DatabaseLost)) == 1, "at most one line a second"
+    most = 1 + time.monotonic() - began
+    assert 1 <= len(linked.of(DatabaseLost)) <= most, "at most one line a second"

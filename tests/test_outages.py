@@ -8,12 +8,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+import tenacity
 
 from tests.facts import until
 from tests.postgres import Cluster
 from tests.wire import Wire, wired
 from tests.workers import Running, job, put, running
-from worker import App
+from worker import App, RetryPolicy
 from worker.events import DatabaseLost, RowLost, RowSettled, ServiceFailed
 from worker.migrate import upgrade
 
@@ -61,7 +62,7 @@ async def test_a_link_that_is_cut_again_and_again(
 ) -> None:
     ran: list[int] = []
     rounds = 3
-    async with running(app_of(ran, 0.002), db_url, lease=5.0, concurrency=4) as one:
+    async with running(app_of(ran, 0.002), db_url, lease=12.0, concurrency=4) as one:
         for round_ in range(1, rounds + 1):
             await enqueue(apg, 60)
             one.worker.parts.heartbeat.beat_now()  # it connects for its first beat
@@ -77,7 +78,7 @@ async def test_a_link_that_is_cut_again_and_again(
 
 async def test_all_links_cut_at_once(db_url: str, apg: asyncpg.Connection) -> None:
     ran: list[int] = []
-    async with running(app_of(ran, 0.002), db_url, lease=5.0) as one:
+    async with running(app_of(ran, 0.002), db_url, lease=12.0) as one:
         for round_ in range(1, 4):
             await enqueue(apg, 60)
             await until(lambda n=round_: len(ran) > 60 * n - 40)
@@ -199,7 +200,7 @@ async def test_a_retry_whose_answer_was_lost_is_a_retry(
 ) -> None:
     app = App()
 
-    @app.handler
+    @app.handler(retry=RetryPolicy(wait=tenacity.wait_fixed(60)))
     async def fail() -> None:
         raise ValueError("no")
 
@@ -242,7 +243,7 @@ async def test_a_wire_that_goes_silent_for_a_while(
 ) -> None:
     """Shorter than any timeout: everything goes on where it was."""
     ran: list[int] = []
-    async with running(app_of(ran, 0.01), wire[1], lease=5.0) as one:
+    async with running(app_of(ran, 0.01), wire[1], lease=12.0) as one:
         if silent == "busy":
             await enqueue(apg, 50)
             await until(lambda: len(ran) > 10)
@@ -263,7 +264,7 @@ async def test_stopping_in_the_middle_of_a_claim_leaves_no_row_claimed(
     ran: list[int] = []
     async with running(app_of(ran), wire[1]) as one:
         await known_to_the_driver(one, apg, "work", '{"n": 0}')
-        wire[0].delay = lambda name, columns: 0.4 * (columns == CLAIM_COLUMNS)
+        wire[0].delay = lambda name, columns: 2.0 * (columns == CLAIM_COLUMNS)
         await enqueue(apg, 10)
         claimed = "select count(*) from worker.jobs where owner is not null"
         await until(lambda: apg.fetchval(claimed))
@@ -286,7 +287,7 @@ async def test_a_server_that_restarts_under_load(postgres_server: Cluster) -> No
         finally:
             await connection.close()
 
-    async with running(app_of(ran, 0.002), url, lease=5.0) as one:
+    async with running(app_of(ran, 0.002), url, lease=12.0) as one:
         for round_, mode in enumerate(("immediate", "fast"), 1):
             await ask(
                 "insert into worker.jobs (kind, args) select 'work', jsonb_build_object('n', n)"

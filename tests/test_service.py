@@ -12,7 +12,7 @@ import pytest
 from tests.facts import until
 from tests.workers import Running, job, put
 from worker import App
-from worker.events import Events, ServiceFailed
+from worker.events import Events, ServiceFailed, WorkerDraining
 from worker.link import LinkDown
 from worker.service import FAILURES_MOST, Service, ServiceDied
 
@@ -125,14 +125,15 @@ async def test_a_worker_without_one_of_its_services_ends(
         await release.wait()
 
     keys = await put(apg, "work", count=6)
-    one = Running(app, db_url, concurrency=2, grace=2.0)
+    one = Running(app, db_url, concurrency=2, grace=10.0)
     task = asyncio.create_task(one.worker.run())
     await until(lambda: len(one.worker.running) == 2)
     [service] = [t for t in asyncio.all_tasks() if t.get_name() == name]
     service.cancel()
-    asyncio.get_running_loop().call_later(0.2, release.set)
+    await until(lambda: one.seen.of(WorkerDraining))
+    release.set()
     with pytest.raises(ServiceDied, match=f"the service '{name}' has ended"):
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 30)
     assert [event.service for event in one.seen.of(ServiceFailed)] == [name]
     states = sorted([(await job(apg, key))["state"] for key in keys])
     assert states == ["done"] * 2 + ["due"] * 4

@@ -172,7 +172,7 @@ async def test_both_roll_back_when_the_claim_was_lost_meanwhile(
     def act(key: int) -> Any:
         begun.set()
         if kind in ("psycopg", "sqlalchemy"):
-            go.wait(10)
+            go.wait(60)
             return "mine"
         return until(go.is_set)
 
@@ -267,7 +267,7 @@ async def test_a_handler_that_hangs_for_ever_keeps_neither_locks_nor_connections
             await until(lambda: len(one.seen.of(RowSettled)) == 2)
             rows = [await job(apg, key) for key in (first, second)]
             assert ["longer than its timeout" in row["last_error"] for row in rows] == [True, True]
-            await apg.execute("set lock_timeout = '1s'; update effects set job = -1")
+            await apg.execute("set lock_timeout = '10s'; update effects set job = -1")
             release.set()
     finally:
         release.set()
@@ -410,7 +410,7 @@ async def test_an_update_of_the_row_by_somebody_else_is_no_lost_claim(
 
     def act(key: int) -> Any:
         if kind in ("psycopg", "sqlalchemy"):
-            go.wait(10)
+            go.wait(60)
             return None
         return until(go.is_set)
 

@@ -12,12 +12,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.facts import until
+from tests.facts import eventually, until
 from worker.threads import Abandoned, Interrupted, Threads, _Call
 
 
 @pytest.fixture
 async def threads() -> AsyncIterator[Threads]:
+    await until(lambda: not ours())  # of other tests, that were abandoned
     made = Threads()
     yield made
     made.close()
@@ -92,10 +93,15 @@ async def test_many_calls_share_few_threads(threads: Threads) -> None:
 
 
 async def cancelled(
-    threads: Threads, call: Callable[[], Any], begun: threading.Event, notice: float = 0.0
+    threads: Threads,
+    call: Callable[[], Any],
+    begun: threading.Event,
+    *,
+    patience: float = 10.0,
+    notice: float = 0.0,
 ) -> Any:
     """Runs `call`, cancels it once it has begun; what came of it."""
-    task = asyncio.create_task(threads.run(call, 0.2, notice))
+    task = asyncio.create_task(threads.run(call, patience, notice))
     await until(begun.is_set)
     task.cancel()
     return (await asyncio.gather(task, return_exceptions=True))[0]
@@ -173,7 +179,7 @@ async def test_a_call_into_c_is_abandoned_and_its_thread_comes_back(threads: Thr
         begun.set()
         release.wait()
 
-    assert isinstance(await cancelled(threads, stuck, begun), Abandoned)
+    assert isinstance(await cancelled(threads, stuck, begun, patience=0.2), Abandoned)
     assert await threads.run(lambda: "on another", 1) == "on another"
     assert len(ours()) == 2
     release.set()
@@ -192,7 +198,7 @@ async def test_what_an_abandoned_call_raises_late_troubles_nobody(threads: Threa
         begun.set()
         release.wait()
 
-    assert isinstance(await cancelled(threads, stuck, begun), Abandoned)
+    assert isinstance(await cancelled(threads, stuck, begun, patience=0.2), Abandoned)
     release.set()  # the interrupt is raised now
     await until(lambda: threads._idle)
     gc.collect()
@@ -211,7 +217,7 @@ async def test_a_call_that_swallows_everything_is_abandoned(threads: Threads) ->
             except BaseException:
                 continue
 
-    assert isinstance(await cancelled(threads, stubborn, begun), Abandoned)
+    assert isinstance(await cancelled(threads, stubborn, begun, patience=0.2), Abandoned)
     release.set()
 
 
@@ -250,6 +256,7 @@ async def test_interrupts_that_race_with_the_end_harm_nobody(threads: Threads) -
 
 
 def test_a_closed_loop_does_not_trouble_the_thread() -> None:
+    eventually(lambda: not ours())
     release, noted = threading.Event(), []
     previous, threading.excepthook = threading.excepthook, noted.append
 
@@ -261,14 +268,14 @@ def test_a_closed_loop_does_not_trouble_the_thread() -> None:
             begun.set()
             release.wait()
 
-        assert isinstance(await cancelled(threads, slow, begun), Abandoned)
+        assert isinstance(await cancelled(threads, slow, begun, patience=0.2), Abandoned)
         threads.close()
 
     try:
         asyncio.run(main())
         [left] = ours()
         release.set()
-        left.join(5)
+        left.join(15)
         assert not left.is_alive(), "nobody would ever use it again"
         assert not noted
     finally:

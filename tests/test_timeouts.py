@@ -16,9 +16,10 @@ import tenacity
 from tests.facts import alone, until
 from tests.workers import job, put, running
 from worker import App, Context, Retry, RetryPolicy
-from worker.events import RowAbandoned, RowLost, RowSettled, ServiceFailed
+from worker.events import RowAbandoned, RowLost, RowSettled, ServiceFailed, WorkerDraining
 
 ONCE = RetryPolicy(stop=tenacity.stop_after_attempt(1))
+BRIEF = 1.0  # seconds; in less a busy machine may not have begun the handler
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def hanging(app: App, kind: str, release: threading.Event) -> list[str]:
     """Registers a handler that does not end by itself in a way of its own; what it noted."""
     noted: list[str] = []
 
-    @app.handler("cooperates", timeout=0.2, retry=ONCE)
+    @app.handler("cooperates", timeout=BRIEF, retry=ONCE)
     async def cooperates() -> None:
         noted.append("begun")
         try:
@@ -41,7 +42,7 @@ def hanging(app: App, kind: str, release: threading.Event) -> list[str]:
         finally:
             noted.append("ended")
 
-    @app.handler("swallows", timeout=0.2, retry=ONCE)
+    @app.handler("swallows", timeout=BRIEF, retry=ONCE)
     async def swallows() -> str:
         noted.append("begun")
         while not release.is_set():
@@ -50,7 +51,7 @@ def hanging(app: App, kind: str, release: threading.Event) -> list[str]:
         noted.append("ended")
         return "too late"
 
-    @app.handler("sleeps in C", timeout=0.2, retry=ONCE)
+    @app.handler("sleeps in C", timeout=BRIEF, retry=ONCE)
     def sleeps() -> str:
         noted.append("begun")
         try:
@@ -59,7 +60,7 @@ def hanging(app: App, kind: str, release: threading.Event) -> list[str]:
             noted.append("ended")
         return "too late"
 
-    @app.handler("spins", timeout=0.2, retry=ONCE)
+    @app.handler("spins", timeout=BRIEF, retry=ONCE)
     def spins() -> None:
         noted.append("begun")
         try:
@@ -94,7 +95,7 @@ async def test_a_timeout_frees_the_slot(
         row = await job(apg, key)
         assert (row["state"], row["attempt"]) == ("dead", 1)
         assert row["last_error"] == f"the handler of '{kind}' ran longer than its timeout allows"
-        assert 200 <= row["run_ms"] < 20_000
+        assert 1000 * BRIEF <= row["run_ms"] < 20_000
         before = await apg.fetch("select * from worker.all_jobs order by id")
 
         release.set()  # what it answers now is nobody's concern
@@ -119,7 +120,7 @@ async def test_a_timed_out_row_is_tried_again(
         wait=tenacity.wait_none(), stop=tenacity.stop_after_attempt(3), retry_if=retry_if
     )
 
-    @app.handler(timeout=0.1, retry=policy)
+    @app.handler(timeout=0.5, retry=policy)
     async def slow(context: Context) -> int:
         if context.attempt < 3:
             await asyncio.sleep(60)
@@ -137,7 +138,7 @@ async def test_a_handler_may_use_its_last_moments(db_url: str, apg: asyncpg.Conn
     """One that notices and returns in time has not failed."""
     app = App()
 
-    @app.handler(timeout=0.1, retry=ONCE)
+    @app.handler(timeout=BRIEF, retry=ONCE)
     async def saves() -> str:
         try:
             await asyncio.sleep(60)
@@ -145,7 +146,7 @@ async def test_a_handler_may_use_its_last_moments(db_url: str, apg: asyncpg.Conn
             return "saved"
         return "never"
 
-    @app.handler(timeout=0.1, retry=ONCE)
+    @app.handler(timeout=BRIEF, retry=ONCE)
     def watches(context: Context) -> bool:
         return context.wait_cancelled(60)
 
@@ -219,7 +220,7 @@ async def test_every_slot_can_be_abandoned_many_times(
     app = App()
     ran: list[int] = []
 
-    @app.handler(timeout=0.2, retry=ONCE)
+    @app.handler(timeout=0.5, retry=ONCE)
     def stuck(n: int) -> None:
         ran.append(n)
         release.wait(30)
@@ -250,7 +251,7 @@ async def test_a_stop_gives_running_rows_back(
         await until(lambda: noted)
         began = time.monotonic()
         report = await one.stop()
-        assert time.monotonic() - began < 8.0, "not for as long as the handler would take"
+        assert time.monotonic() - began < 15.0, "not for as long as the handler would take"
         row = await job(apg, key)
         assert (row["state"], row["attempt"], row["worker"]) == ("due", 0, None)
         assert (report.code, report.released, report.lost) == (9, 1, 0)
@@ -271,8 +272,10 @@ async def test_a_stop_waits_for_what_ends_in_time(db_url: str, apg: asyncpg.Conn
     await put(apg, "brief", count=20)
     async with running(app, db_url, concurrency=1) as one:
         await until(lambda: one.worker.running)
-        asyncio.get_running_loop().call_later(0.2, release.set)
-        report = await one.stop()
+        stopping = asyncio.create_task(one.stop())
+        await until(lambda: one.seen.of(WorkerDraining))
+        release.set()
+        report = await stopping
     assert (report.code, report.settled) == (0, 1)
     assert (await job(apg, key))["state"] == "done"
     states = await apg.fetch(
@@ -289,12 +292,39 @@ async def test_a_stop_while_a_timeout_is_being_waited_out(
     hanging(app, "swallows", release)
     [key] = await put(apg, "swallows")
     async with running(app, db_url, concurrency=1, grace=1.9) as one:
-        await until(lambda: one.worker.running and one.worker.running[0].reason == "timeout")
+
+        def timed_out() -> bool:  # abandoned before we saw it, if the machine stood still
+            runs = one.worker.running
+            return bool((runs and runs[0].reason == "timeout") or one.seen.of(RowSettled))
+
+        await until(timed_out)
         await one.stop()
         row = await job(apg, key)
         release.set()
     await alone()
     assert (row["state"], row["attempt"]) == ("dead", 1)
+
+
+async def test_a_stop_that_the_event_loop_hears_of_late_gives_running_rows_back(
+    db_url: str, apg: asyncpg.Connection
+) -> None:
+    """A machine that stood still, or a handler that blocked the loop, until the grace was over."""
+    app = App()
+
+    @app.handler
+    async def long() -> None:
+        await asyncio.sleep(60)
+
+    [key] = await put(apg, "long")
+    async with running(app, db_url, grace=1.0) as one:
+        await until(lambda: one.worker.running)
+        stopping = asyncio.create_task(one.stop())
+        await until(lambda: one.seen.of(WorkerDraining))
+        time.sleep(1.1)  # noqa: ASYNC251
+        report = await stopping
+    assert (report.code, report.released, report.lost) == (9, 1, 0)
+    assert (await job(apg, key))["state"] == "due"
+    assert await apg.fetchval("select message from worker.attempts") == "the worker stopped"
 
 
 async def cancelled_by_an_operator(apg: asyncpg.Connection, key: int) -> Any:

@@ -92,10 +92,12 @@ class Servers:
     certificates: Certificates
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def down() -> Iterator[int]:
+    """A port on which nobody listens, and nobody else will."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 def tls_binaries() -> Binaries:
@@ -398,10 +400,10 @@ async def test_a_password_file_logs_in(
 
 
 async def test_each_host_gets_its_own_password_from_the_file(
-    servers: Servers, empty_home: Path
+    servers: Servers, empty_home: Path, down: int
 ) -> None:
     """The first server is down and has another password."""
-    down, port = free_port(), servers.plain
+    port = servers.plain
     escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
     file = empty_home / ".pgpass"
     file.write_text(f"127.0.0.1:{down}:*:*:no\n127.0.0.1:{port}:*:*:{escaped}\n")
@@ -437,8 +439,8 @@ async def test_a_unix_socket(servers: Servers, form: str) -> None:
         assert await asyncpg_verdict(url) == our_psycopg_verdict(url) == "plain"
 
 
-async def test_the_next_host_is_tried_when_the_first_is_down(servers: Servers) -> None:
-    text = f"postgres://duerow@127.0.0.1:{free_port()},localhost:{servers.named}/duerow"
+async def test_the_next_host_is_tried_when_the_first_is_down(servers: Servers, down: int) -> None:
+    text = f"postgres://duerow@127.0.0.1:{down},localhost:{servers.named}/duerow"
     url = DatabaseURL.parse(f"{text}?sslmode=verify-full&sslrootcert={servers.certificates.ca_crt}")
     assert await asyncpg_verdict(url) == our_psycopg_verdict(url) == "tls"
 
@@ -456,8 +458,8 @@ async def test_the_next_host_is_tried_when_the_first_is_silent(servers: Servers)
         assert our_psycopg_verdict(url) == "plain"
 
 
-async def test_every_failure_is_told_when_no_host_answers() -> None:
-    url = DatabaseURL.parse(f"postgres://u:hunter2@127.0.0.1:{free_port()},127.0.0.1:1/d")
+async def test_every_failure_is_told_when_no_host_answers(down: int) -> None:
+    url = DatabaseURL.parse(f"postgres://u:hunter2@127.0.0.1:{down},127.0.0.1:1/d")
     with pytest.raises(OSError, match="Connect") as caught:
         await connect(url)
     assert len(caught.value.__notes__) == 1
@@ -532,14 +534,12 @@ async def test_a_pool_connects_through_connect(servers: Servers) -> None:
         assert await pool.fetchval(TLS_USED)
 
 
-async def test_sqlalchemy_reaches_the_same_server(servers: Servers) -> None:
+async def test_sqlalchemy_reaches_the_same_server(servers: Servers, down: int) -> None:
     sqlalchemy = pytest.importorskip("sqlalchemy")
     from sqlalchemy.ext.asyncio import create_async_engine
 
     port = servers.named
-    text = (
-        f"postgres://bob:{quote(PASSWORD, safe='')}@127.0.0.1:{free_port()},localhost:{port}/secret"
-    )
+    text = f"postgres://bob:{quote(PASSWORD, safe='')}@127.0.0.1:{down},localhost:{port}/secret"
     url = DatabaseURL.parse(f"{text}?sslmode=verify-full&sslrootcert={servers.certificates.ca_crt}")
     engine = sqlalchemy.create_engine(url.sqlalchemy_url())
     with engine.connect() as connection:

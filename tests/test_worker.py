@@ -88,7 +88,7 @@ async def test_retry_with_a_delay_runs_again_no_sooner(
     [key] = await put(apg, "twice")
     async with running(app, db_url):
         await until(lambda: len(times) == 2)
-    assert 0.3 <= times[1] - times[0] < 1.5
+    assert times[1] - times[0] >= 0.3
     assert await attempts(apg, key) == [(1, "retry"), (2, "done")]
     [record] = await apg.fetch("select message, next_at, ended_at from worker.attempts")
     assert record["message"] == "not yet"
@@ -590,7 +590,7 @@ async def test_a_retry_runs_on_time_though_the_poll_is_slow(
         await until(lambda: one.worker.parts.listener.live)
         await apg.execute("select worker.enqueue('twice')")
         await until(lambda: len(times) == 2)
-    assert times[1] - times[0] < 2
+    assert times[1] - times[0] < 10, "a poll would come 30 s later"
 
 
 async def test_a_paused_queue_rests_and_goes_on(db_url: str, apg: asyncpg.Connection) -> None:

@@ -63,9 +63,11 @@ class Drain:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await self._loop.empty.wait()
-            if max_rows is not None and self._loop.taken >= max_rows:
+            if max_rows is not None and self._loop.kept >= max_rows:
                 await self._quiet()  # no more are claimed; what waits for a slot is among them
-                return
+                if self._loop.kept >= max_rows:
+                    return
+                self._loop.ask_again()  # some had to wait for too long, and went back
             if not self._loop.empty.is_set():
                 continue
             await self._quiet()

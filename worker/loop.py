@@ -91,6 +91,7 @@ class Loop:
         )
         self._alarm: asyncio.TimerHandle | None = None
         self.taken = 0
+        self._given_back = 0
         self.row_budget: int | None = None
         self.until_empty = False  # somebody waits for `empty`
 
@@ -231,6 +232,11 @@ class Loop:
     def buffered(self) -> int:
         return len(self._buffer) + len(self._timetable) + (self._trial.waiting is not None)
 
+    @property
+    def kept(self) -> int:
+        """How many rows were taken and not given back unrun."""
+        return self.taken - self._given_back
+
     def held(self) -> dict[str, list[Row]]:
         """Every row that is ours, by source."""
         running = (row for run in self.executor.running for row in run.rows)
@@ -247,7 +253,7 @@ class Loop:
         free = self._slots + self._ahead() - self._taken_up()
         room = int(free) if self._per_slot == 1.0 else math.ceil(round(free * self._per_slot, 6))
         if self.row_budget is not None:
-            room = min(room, self.row_budget - self.taken)
+            room = min(room, self.row_budget - self.kept)
         return max(0, min(self._batch, room))
 
     def _taken_up(self) -> float:
@@ -270,7 +276,7 @@ class Loop:
     def _set_claim_at(self) -> None:
         ahead = self._ahead()
         worth = min(self._batch / self._per_slot, ahead // 2 + 1)
-        spent = self.row_budget is not None and self.taken >= self.row_budget
+        spent = self.row_budget is not None and self.kept >= self.row_budget
         self._claim_at = -1.0 if spent else self._slots + ahead - worth
 
     def _accept(self, rows: list[Row], worker: int) -> None:
@@ -414,5 +420,6 @@ class Loop:
                 self._give_back(row)
 
     def _give_back(self, row: Row, delay: float | None = None) -> None:
+        self._given_back += 1
         transition = Transition("released", delay=delay, refund=1, recorded=False)
         self._settler.add(Settlement(row, transition, 0.0))

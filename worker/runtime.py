@@ -327,7 +327,9 @@ class Worker:
         code = GRACE_PASSED if parts.executor.running else 0
         if code:
             parts.executor.stop_all("stop", patience=margin / 3)
-            await parts.executor.wait_for_runs(stop_by - margin / 2)
+            # This loop may have been held up itself: what it has just asked to end, ends first.
+            late = time.monotonic() + margin / 2
+            await parts.executor.wait_for_runs(max(stop_by - margin / 2, late))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.2, stop_by - _last_margin(grace) - time.monotonic())):
                 await parts.loop.idle.wait()  # a claim under way may still bring rows to return
