@@ -132,7 +132,7 @@ def pgbouncer(url: str, pool: int) -> Iterator[str]:
         with subprocess.Popen([program, "-q", settings], **nobody) as process:
             pooled = replace(server, addresses=(Address("127.0.0.1", port),)).unmasked()
             try:
-                eventually(lambda: _connects(pooled))
+                eventually(lambda: _connects(pooled), within=60)
                 yield pooled
             finally:
                 process.terminate()

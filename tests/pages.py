@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PLACES = ("*.md", "docs/**/*.md", "examples/**/*.md")
 PAGES = sorted(page for place in PLACES for page in ROOT.glob(place))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-WITHIN = 60.0  # seconds, for one command
+WITHIN = 120.0  # seconds, for one command
 
 
 @dataclass(frozen=True, slots=True)

@@ -541,6 +541,6 @@ def _psql(url: str, file: Path, params: dict[str, object]) -> list[list[str]]:
     for name, value in params.items():
         command += ["--command", f"set duerow.{name} = '{value}'"]
     answer = subprocess.run(
-        [*command, "--file", str(file)], capture_output=True, text=True, check=True, timeout=60
+        [*command, "--file", str(file)], capture_output=True, text=True, check=True, timeout=120
     )
     return list(csv.reader(io.StringIO(answer.stdout)))

@@ -74,7 +74,7 @@ def _run(command: str, cwd: Path) -> tuple[int, str]:
             if command.startswith(UNTIL_STOPPED):
                 eventually(log.read_text, within=60)
                 process.send_signal(signal.SIGINT)
-            code = process.wait(60)
+            code = process.wait(120)
         finally:
             process.kill()
     return code, log.read_text()

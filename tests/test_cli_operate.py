@@ -297,7 +297,7 @@ def test_cancel_asks_on_a_terminal(
         asked += os.read(leader, 1024)
     assert f"This will cancel job {id}. Go on?".encode() in asked
     os.write(leader, f"{answer}\n".encode())
-    assert process.wait(30) == code
+    assert process.wait(60) == code
     os.close(leader)
     assert pg.execute("select state from worker.all_jobs").fetchall() == [(state,)]
 
@@ -507,7 +507,7 @@ def test_status_watched_in_a_pipe_is_a_line_each_time(db_url: str, tmp_path: Pat
     assert process.stdout is not None
     names, *values = [process.stdout.readline().rstrip("\n").split("\t") for _ in range(4)]
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     process.stdout.close()
     assert names[:2] == ["at", "due"]
     assert [len(line) for line in values] == [len(names)] * 3

@@ -189,7 +189,7 @@ def test_the_lines_of_a_process(db_url: str, tmp_path: Path) -> None:
         env={**os.environ, "DATABASE_URL": db_url, "DUEROW_NO_SUCH_SETTING": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     lines = [json.loads(line) for line in ended.stderr.splitlines()]

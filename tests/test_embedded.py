@@ -75,7 +75,7 @@ class User:
 
     def leaves(self) -> None:
         assert self.url
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=120)
         assert self.process.returncode == 0
 
     def is_killed(self) -> None:
@@ -86,7 +86,7 @@ class User:
         """Whatever it is doing; leaves if it still can."""
         with self.process:
             try:
-                self.process.communicate(timeout=30)
+                self.process.communicate(timeout=120)
             finally:
                 self.process.kill()
 
@@ -172,7 +172,7 @@ def home(prepared: Path) -> Iterator[Home]:
     with Home(prepared) as home:
         home.instance.log.unlink(missing_ok=True)
         yield home
-    eventually(home.is_at_rest)
+    eventually(home.is_at_rest, within=60)
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def copy(prepared: Path, outer: Path) -> Iterator[Home]:
     subprocess.run(["cp", "-a", prepared, outer / "copy"], check=True)
     with Home(outer / "copy") as home:
         yield home
-    eventually(home.is_at_rest)
+    eventually(home.is_at_rest, within=60)
 
 
 def alive(pid: int) -> bool:
@@ -266,7 +266,7 @@ def test_the_server_ends_after_the_last_user_was_killed(copy: Home, account: str
     pid, keeper = copy.pid(), copy.keeper()
     for user in users:
         user.is_killed()
-    eventually(copy.is_at_rest)
+    eventually(copy.is_at_rest, within=60)
     eventually(lambda: not alive(pid) and not alive(keeper))
     assert "database system is shut down" in copy.instance.log.read_text()  # no crash
 
@@ -281,7 +281,7 @@ def test_what_a_user_starts_or_forks_is_no_user(home: Home) -> None:
     )
     try:
         user.is_killed()
-        eventually(home.is_at_rest)
+        eventually(home.is_at_rest, within=60)
         assert alive(started)
         assert alive(forked)
     finally:
@@ -355,7 +355,7 @@ def test_a_killed_server_comes_back_without_being_asked(home: Home) -> None:
                 status.pid not in (None, first) and status.url is not None and answers(status.url)
             )
 
-        assert eventually(is_back)
+        assert eventually(is_back, within=60)
 
 
 def test_the_next_keeper_takes_over_from_a_killed_one(home: Home) -> None:
@@ -411,11 +411,11 @@ def test_a_starter_killed_while_it_makes_the_data_leaves_no_half(outer: Path) ->
     for attempt in range(5):  # initdb is soon done: this process may have looked too late
         with Home(outer / f"home{attempt}") as home:
             starter = home.user()
-            eventually(lambda home=home: list(home.path.glob("postgres-*/data*")))
+            eventually(lambda home=home: list(home.path.glob("postgres-*/data*")), within=60)
             starter.is_killed()
             if home.has_a_half():
                 break
-        eventually(home.is_at_rest)
+        eventually(home.is_at_rest, within=60)
     assert home.has_a_half()
     with home.server() as url:
         assert ask(url, "select 1") == 1
@@ -424,7 +424,7 @@ def test_a_starter_killed_while_it_makes_the_data_leaves_no_half(outer: Path) ->
         home.server().prepare()
         return not home.has_a_half()
 
-    assert eventually(cleared)
+    assert eventually(cleared, within=60)
 
 
 def test_a_deleted_directory_is_a_fresh_start(copy: Home) -> None:

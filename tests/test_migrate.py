@@ -197,9 +197,9 @@ def test_ten_processes_at_once_make_one_schema(empty_url: str) -> None:
                 "  from pg_locks l join pg_database d on d.oid = l.database"
                 " where datname = current_database() and locktype = 'advisory' and not granted"
             )
-            eventually(lambda: watcher.execute(waiting).fetchone() == (10, True), within=60)
+            eventually(lambda: watcher.execute(waiting).fetchone() == (10, True), within=200)
             watcher.execute("rollback")
-            said = [process.communicate(timeout=60) for process in processes]
+            said = [process.communicate(timeout=200) for process in processes]
         assert [process.returncode for process in processes] == [0] * 10, said
         first, *others = sorted(line for line, _ in said)
         assert first.startswith(f"migrated from nothing to {HEAD} (ran {', '.join(KNOWN)}) in ")
@@ -238,7 +238,7 @@ def test_through_pgbouncer_in_transaction_mode() -> None:
     """A pool of two connections, five migrators; no setting and no lock stays in the pool."""
     with Cluster(tcp=True) as cluster, pgbouncer(cluster.tcp_url, pool=2) as pooled:
         with migrators(5, pooled) as processes:
-            said = [process.communicate(timeout=60) for process in processes]
+            said = [process.communicate(timeout=200) for process in processes]
         assert [process.returncode for process in processes] == [0] * 5, said
         assert sum(line.startswith("migrated") for line, _ in said) == 1
         assert check(pooled).state is SchemaState.CURRENT

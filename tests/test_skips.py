@@ -51,7 +51,7 @@ def _run(place: Path, body: str, **environ: str) -> tuple[int, str]:
         env={**os.environ, **QUICKLY, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     return ended.returncode, ended.stdout + ended.stderr

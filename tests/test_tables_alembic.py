@@ -218,9 +218,9 @@ def test_an_interrupted_upgrade_is_mended_by_running_it_again(
         old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         old.execute("select 1")
         running = started(project, "upgrade", "head")
-        pid = eventually(lambda: _waiting_builder(pg), within=30)
+        pid = eventually(lambda: _waiting_builder(pg), within=60)
         pg.execute("select pg_terminate_backend(%s)", [pid])
-        assert running.wait(30) != 0
+        assert running.wait(60) != 0
     assert index_is_valid(pg, INDEX) is False
     assert current(project) == "first"
     project.upgrade()
@@ -255,7 +255,7 @@ def test_it_commits_before_other_revisions_of_the_same_run_go_on(
     project.revise("slow", "select pg_advisory_xact_lock(77)", "select 1", after=head)
     pg.execute("select pg_advisory_lock(77)")
     running = started(project, "upgrade", "head")
-    eventually(lambda: _waits_for_advisory(pg), within=30)
+    eventually(lambda: _waits_for_advisory(pg), within=60)
     with psycopg.connect(db_url) as other:
         other.execute("set lock_timeout = '10s'")
         other.execute("lock table donations in access exclusive mode")
