@@ -336,6 +336,30 @@ async def test_settling_goes_on_without_todays_partition(
     assert (await job(apg, key))["state"] == "done"
 
 
+async def test_a_row_that_is_settled_while_its_partition_is_made(
+    db_url: str, apg: asyncpg.Connection
+) -> None:
+    """It was on its way into the default partition before the chore moved what was there."""
+    await apg.execute(f"drop table worker.{name_of(0)}")
+    settling = await asyncpg.connect(db_url)
+    transaction = settling.transaction()
+    await transaction.start()
+    await settling.execute(FINISHED, day(0), "done", 1)
+    watcher = await asyncpg.connect(db_url)
+    make = "select worker.ensure_partitions('jobs_finished', 'finished_at', 1)"
+    making = asyncio.create_task(apg.fetch(make))
+    waits = (
+        "select count(*) = 1 from pg_stat_activity"
+        " where wait_event_type = 'Lock' and datname = current_database()"
+    )
+    await until(lambda: making.done() or watcher.fetchval(waits))
+    await transaction.commit()
+    assert [record[0] for record in await making] == [name_of(0)]
+    assert await watcher.fetchval(f"select count(*) from worker.{name_of(0)}") == 1
+    await settling.close()
+    await watcher.close()
+
+
 async def test_one_that_was_locked_out_is_tried_again_soon(
     db_url: str, apg: asyncpg.Connection
 ) -> None:

@@ -373,6 +373,8 @@ begin
         part := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
         if to_regclass(format('worker.%I', part)) is null then
             execute format('create table worker.%I (like worker.%I including all)', part, parent);
+            -- As the attach below will, and before rows are moved: none may come in between.
+            execute format('lock table worker.%I in access exclusive mode', parent || '_default');
             execute format(
                 'with moved as (delete from worker.%I where %I >= %L and %I < %L returning *) insert into worker.%I select * from moved',
                 parent || '_default', key, day::timestamp at time zone 'UTC', key, (day + 1)::timestamp at time zone 'UTC', part);
