@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(fact: Callable[[], T], within: float = 30.0) -> T:
+def eventually(fact: Callable[[], T], within: float = 60.0) -> T:
     """The first true value of `fact()`; AssertionError when there is none within the seconds."""
     deadline = time.monotonic() + within
     while not (value := fact()):
@@ -20,7 +20,7 @@ def eventually(fact: Callable[[], T], within: float = 30.0) -> T:
     return value
 
 
-async def until(fact: Callable[[], T | Awaitable[T]], within: float = 30.0) -> T:
+async def until(fact: Callable[[], T | Awaitable[T]], within: float = 60.0) -> T:
     """As `eventually`, while the event loop goes on; `fact` may be async."""
     deadline = time.monotonic() + within
     while True:
