@@ -10,7 +10,7 @@ ARGS   ?=
 # Of Postgres, for `make versions`; `make test` takes the machine's own.
 VERSIONS ?= 16 18
 # What those run: each statement, its plan and the fence. All of it: `make versions VERSIONED=tests`.
-VERSIONED ?= $(addprefix tests/test_, $(addsuffix .py, migrate fence claim_plan fair gates ticker audit \
+VERSIONED ?= $(addprefix tests/test_, $(addsuffix .py, migrate fence claim_plan fair one_each gates ticker audit \
   enqueue rows_fence rows_plan tables_add))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
