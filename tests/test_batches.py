@@ -38,6 +38,7 @@ from worker.threads import Interrupted
 
 AT_ONCE = RetryPolicy(wait=tenacity.wait_none(), stop=tenacity.stop_after_attempt(3))
 ONCE = RetryPolicy(stop=tenacity.stop_after_attempt(1))
+LATER = RetryPolicy(wait=tenacity.wait_fixed(600))  # not within the drain, however long that takes
 
 
 @dataclass
@@ -114,7 +115,7 @@ async def test_every_outcome_and_an_error_for_one_row(db_url: str, apg: asyncpg.
         PermanentError("closed"),
     ]
 
-    @app.batch("track")
+    @app.batch("track", retry=LATER)
     def track(batch: Batch[Parcel]) -> None:
         for parcel, answer in zip(batch, answers, strict=True):
             parcel.settle(answer)
