@@ -19,16 +19,17 @@ from benchmarks.contest import PEERS
 
 
 class Scenario(NamedTuple):
-    """A module whose `run` takes rows, rounds, slots and what else its sizes name.
+    """A module whose `run` takes rows, rounds and what else its sizes name.
 
     quick: sizes that take a minute or so; full: those that figures are told of. asked: whether it
-    runs where none is named.
+    runs where none is named. slots: of each worker; None where none works.
     """
 
     about: str
     quick: Mapping[str, int]
     full: Mapping[str, int]
     asked: bool = True
+    slots: int | None = 10
 
 
 SCENARIOS = {
@@ -97,24 +98,28 @@ SCENARIOS = {
         {"rows": 200_000, "rounds": 100},
         {"rows": 1_000_000, "rounds": 300},
         asked=False,
+        slots=None,
     ),
     "adopted": Scenario(
         "rows of a user's own table: the ways to claim them",
         {"rows": 5_000, "rounds": 1},
         {"rows": 20_000, "rounds": 3},
         asked=False,
+        slots=None,
     ),
     "million": Scenario(
         "claims from a user's table of a million rows",
         {"rows": 200_000, "rounds": 1},
         {"rows": 1_000_000, "rounds": 3},
         asked=False,
+        slots=None,
     ),
     "enqueue": Scenario(
         "ways to enqueue, beside the drivers' own INSERT and COPY",
         {"rows": 20_000, "rounds": 2},
         {"rows": 50_000, "rounds": 5},
         asked=False,
+        slots=None,
     ),
 }
 SIZES = {
@@ -146,7 +151,9 @@ def main() -> None:
 
 
 def _sizes(scenario: Scenario, arguments: argparse.Namespace) -> dict[str, int]:
-    sizes = {"slots": 10, **(scenario.full if arguments.full else scenario.quick)}
+    sizes = dict(scenario.full if arguments.full else scenario.quick)
+    if scenario.slots is not None:
+        sizes["slots"] = scenario.slots
     given = {size: getattr(arguments, size) for size in sizes}
     return sizes | {size: value for size, value in given.items() if value is not None}
 

@@ -202,7 +202,7 @@ async def drain(way: ways.Way) -> int:
 # -- what is printed ------------------------------------------------------------------------------
 
 
-def run(rows: int, rounds: int, _slots: int = 0) -> dict[str, Any]:
+def run(rows: int, rounds: int) -> dict[str, Any]:
     with server.server() as cluster:
         return asyncio.run(_run(cluster, rows, rounds))
 

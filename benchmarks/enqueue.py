@@ -215,7 +215,7 @@ async def _run(url: str, rows: int, rounds: int) -> dict[str, Any]:
     return {"single": single, "bulk": bulk}
 
 
-def run(rows: int, rounds: int, _slots: int = 0) -> dict[str, Any]:
+def run(rows: int, rounds: int) -> dict[str, Any]:
     with server() as cluster:
         return asyncio.run(_run(cluster.url, rows, rounds))
 

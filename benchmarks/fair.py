@@ -152,7 +152,7 @@ class Claiming:
             await link.close()
 
 
-def run(rows: int, rounds: int, _slots: int = 0) -> dict[str, Any]:
+def run(rows: int, rounds: int) -> dict[str, Any]:
     with server.server() as cluster:
         return asyncio.run(_run(cluster, rows, rounds))
 

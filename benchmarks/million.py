@@ -144,7 +144,7 @@ class Million:
         return 1000 * (time.perf_counter() - started)
 
 
-def run(rows: int, rounds: int, _slots: int = 0) -> dict[str, Any]:
+def run(rows: int, rounds: int) -> dict[str, Any]:
     with server.server() as cluster:
         return asyncio.run(_run(cluster, rows, rounds))
 

@@ -4,6 +4,8 @@ their own, what can be known without installing them."""
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import io
 import json
 import re
@@ -17,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import contest, memory
+from benchmarks.__main__ import SCENARIOS, _parser, _sizes
 from benchmarks.ours import Ours
 from benchmarks.peers import contract, environments, table
 from tests.postgres import Cluster
@@ -190,3 +193,15 @@ def test_help_names_the_peers() -> None:
     assert "--peers" in done.stdout
     for name in contest.PEERS:
         assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("size", [[], ["--full"], ["--rows", "7"]])
+def test_each_scenario_takes_its_sizes(name: str, size: list[str]) -> None:
+    scenario = SCENARIOS[name]
+    sizes = _sizes(scenario, _parser().parse_args([name, *size]))
+    run = importlib.import_module(f"benchmarks.{name}").run
+    assert inspect.signature(run).bind(**sizes)
+    assert sizes["rows"] == (
+        7 if "7" in size else (scenario.full if size else scenario.quick)["rows"]
+    )
