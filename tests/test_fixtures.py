@@ -104,13 +104,15 @@ OURS = ("-p", "tests.conftest", "-p", "no:cacheprovider", "-c", "/dev/null", "-q
 
 
 def inner_session(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Another pytest with our conftest."""
+    """Another pytest with our conftest. It is nobody's worker: as one it would share its server
+    with every other such session on this machine."""
     test = tmp_path / "test_inner.py"
     test.write_text(INNER)
+    around = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     return subprocess.run(
         [sys.executable, "-m", "pytest", *OURS, *arguments, str(test)],
         cwd=REPOSITORY,
-        env={**os.environ, **env},
+        env={**around, **env},
         capture_output=True,
         text=True,
         check=False,
@@ -120,8 +122,8 @@ def inner_session(tmp_path: Path, *arguments: str, **env: str) -> subprocess.Com
 @pytest.mark.parametrize("major", ["16", "18"])
 def test_a_version_can_be_asked_for(tmp_path: Path, major: str) -> None:
     done = inner_session(tmp_path, "-s", WORKER_TEST_PG_VERSION=major, WORKER_TEST_DATABASE_URL="")
-    assert f"SERVER {major}" in done.stdout
-    assert "4 passed" in done.stdout
+    assert f"SERVER {major}" in done.stdout, done.stdout
+    assert "4 passed" in done.stdout, done.stdout
 
 
 def test_a_version_that_is_not_there_fails(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_a_given_server_is_used_and_left_clean(tmp_path: Path, postgres_server: 
         done = inner_session(
             tmp_path, WORKER_TEST_DATABASE_URL=postgres_server.url, WORKER_TEST_PG_VERSION=""
         )
-        assert "4 passed" in done.stdout
+        assert "4 passed" in done.stdout, done.stdout
         assert connection.execute(count).fetchone() == before
         created = "select sum(xact_commit) from pg_stat_database where datname = 'duerow'"
         assert connection.execute(created).fetchone() != (0,)
@@ -147,7 +149,7 @@ def test_workers_of_a_session_share_one_server(tmp_path: Path) -> None:
     done = inner_session(
         tmp_path, "-n", "2", "-rP", WORKER_TEST_DATABASE_URL="", WORKER_TEST_PG_VERSION=""
     )
-    assert "4 passed" in done.stdout
+    assert "4 passed" in done.stdout, done.stdout
     sockets = {line for line in done.stdout.splitlines() if line.startswith("SERVER")}
     assert len(sockets) == 1
 
