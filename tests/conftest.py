@@ -174,3 +174,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.fixture
+async def worker(apg: asyncpg.Connection) -> int:
+    """The id of a worker that stands in the table and does nothing; its lease is an hour."""
+    key: int = await apg.fetchval(
+        "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease)"
+        " values ('w', 'h', 1, '0', '{}', '{}', 1, '1 h') returning id"
+    )
+    return key

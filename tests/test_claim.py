@@ -53,15 +53,6 @@ class Claiming:
 
 
 @pytest.fixture
-async def worker(apg: asyncpg.Connection) -> int:
-    key: int = await apg.fetchval(
-        "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease)"
-        " values ('w', 'h', 1, '0', '{}', '{}', 1, '1 h') returning id"
-    )
-    return key
-
-
-@pytest.fixture
 async def claiming(db_url: str, worker: int) -> AsyncIterator[Claiming]:
     made = Claiming(db_url, worker)
     yield made

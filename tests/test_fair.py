@@ -40,15 +40,6 @@ class Claiming:
 
 
 @pytest.fixture
-async def worker(apg: asyncpg.Connection) -> int:
-    key: int = await apg.fetchval(
-        "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease)"
-        " values ('w', 'h', 1, '0', '{}', '{}', 1, '1 h') returning id"
-    )
-    return key
-
-
-@pytest.fixture
 async def fair(db_url: str, worker: int) -> AsyncIterator[Claiming]:
     """At most two rows of a tenant in a claim."""
     made = Claiming(db_url, worker, 2)

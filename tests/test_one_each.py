@@ -27,15 +27,6 @@ ORDERS = Stream("orders", "orders", 0)
 
 
 @pytest.fixture
-async def worker(apg: asyncpg.Connection) -> int:
-    key: int = await apg.fetchval(
-        "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease)"
-        " values ('w', 'h', 1, '0', '{}', '{}', 1, '1 h') returning id"
-    )
-    return key
-
-
-@pytest.fixture
 async def jobs(db_url: str, worker: int) -> AsyncIterator[Claiming]:
     """At most one row of a tenant in a claim."""
     made = Claiming(db_url, worker, 1)

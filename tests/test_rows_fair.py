@@ -91,15 +91,6 @@ class Claiming:
         return await self.claimer.step(limit, self.worker)
 
 
-@pytest.fixture
-async def worker(apg: asyncpg.Connection) -> int:
-    key: int = await apg.fetchval(
-        "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease)"
-        " values ('w', 'h', 1, '0', '{}', '{}', 1, '1 h') returning id"
-    )
-    return key
-
-
 @pytest.mark.parametrize("kind", TYPES)
 async def test_tenants_of_any_type_take_turns(
     apg: asyncpg.Connection, db_url: str, worker: int, kind: str
