@@ -141,31 +141,27 @@ def test_no_second_has_more_than_the_rate_and_the_burst(seed: int) -> None:
         assert within <= rate + burst
 
 
-def test_a_fleet_that_is_always_hungry_uses_the_whole_rate() -> None:
-    now, full_at, taken = 0.0, 0.2, 0
-    while now < 10:
-        asked = admission(gate(rate=50, burst=10, full_in=full_at - now))
+def taken_by_the_hungry(rate: float, burst: int, seconds: float, slow: float = 0.0) -> int:
+    """What a fleet takes that asks whenever it may; a claim takes it `slow` seconds."""
+    now, full_at, taken = 0.0, burst / rate, 0
+    while now < seconds:
+        asked = admission(gate(rate=rate, burst=burst, full_in=full_at - now))
         count = room(asked, 1000)
         admit(asked, count)
         taken += count
         full_at = now + asked.gates[0].full_in if count else full_at
         assert asked.next_in is not None
-        now += asked.next_in * 1.2
-    assert taken >= 50 * 10
+        now += asked.next_in * 1.2 + slow
+    return taken
+
+
+def test_a_fleet_that_is_always_hungry_uses_the_whole_rate() -> None:
+    assert taken_by_the_hungry(50, 10, seconds=10) >= 50 * 10
 
 
 def test_a_claim_that_takes_a_third_of_a_second_costs_no_token() -> None:
     """A commit may stall, or the machine: what was given out before must last so long."""
-    now, full_at, taken = 0.0, 1 / 29, 0
-    while now < 30:
-        asked = admission(gate(rate=29, burst=1, full_in=full_at - now))
-        count = room(asked, 1000)
-        admit(asked, count)
-        taken += count
-        full_at = now + asked.gates[0].full_in if count else full_at
-        assert asked.next_in is not None
-        now += asked.next_in * 1.2 + 0.3
-    assert taken >= 29 * 30
+    assert taken_by_the_hungry(29, 1, seconds=30, slow=0.3) >= 29 * 30
 
 
 def test_all_gates_of_a_row_must_let_it_through() -> None:

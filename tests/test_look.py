@@ -11,10 +11,9 @@ import asyncpg
 import psycopg
 import pytest
 
-import worker.claim
 from tests.test_claim import Claiming, done, due
 from tests.workers import drained, put
-from worker import App
+from worker import App, claim
 from worker.claimers import Claimers
 from worker.events import Events
 from worker.link import LinkDown
@@ -22,15 +21,6 @@ from worker.row import Row
 
 DEAD = 600_000
 TIMEOUT = "70ms"  # a claim above the floor takes one or two, a look over all that is dead 180
-
-
-@pytest.fixture
-async def me(apg: asyncpg.Connection) -> int:
-    key: int = await apg.fetchval(
-        "insert into worker.workers (name, host, pid, version, queues, kinds, slots, lease)"
-        " values ('w', 'h', 1, '0', '{}', '{}', 1, '1 h') returning id"
-    )
-    return key
 
 
 @pytest.fixture
@@ -88,9 +78,9 @@ async def _impatient(connection: asyncpg.Connection) -> None:
 
 @pytest.mark.usefixtures("graveyard")
 async def test_rows_go_on_while_every_look_fails(
-    db_url: str, me: int, apg: asyncpg.Connection
+    db_url: str, worker: int, apg: asyncpg.Connection
 ) -> None:
-    claiming = Claiming(db_url, me)
+    claiming = Claiming(db_url, worker)
     [first] = await due(apg, 1)
     assert await claiming.take() == [first]
     one = Impatient(claiming)
@@ -106,9 +96,9 @@ async def test_rows_go_on_while_every_look_fails(
 
 @pytest.mark.usefixtures("graveyard")
 async def test_a_worker_whose_first_look_fails_takes_what_falls_due(
-    db_url: str, me: int, apg: asyncpg.Connection
+    db_url: str, worker: int, apg: asyncpg.Connection
 ) -> None:
-    claiming = Claiming(db_url, me)
+    claiming = Claiming(db_url, worker)
     one = Impatient(claiming)
     await one.hurry()
     keys = await due(apg, 0, 3)
@@ -119,10 +109,10 @@ async def test_a_worker_whose_first_look_fails_takes_what_falls_due(
 
 @pytest.mark.usefixtures("graveyard")
 async def test_a_worker_that_never_has_the_turn_learns_of_streams(
-    db_url: str, me: int, apg: asyncpg.Connection
+    db_url: str, worker: int, apg: asyncpg.Connection
 ) -> None:
     """Its first look, even the listing, failed while all was dead; another has the turn."""
-    claiming = Claiming(db_url, me)
+    claiming = Claiming(db_url, worker)
     one = Impatient(claiming)
     await one.hurry()
     claiming.claimer._look_took = 60.0
@@ -138,10 +128,10 @@ async def test_a_worker_that_never_has_the_turn_learns_of_streams(
 
 @pytest.mark.usefixtures("graveyard")
 async def test_a_floor_above_which_much_is_dead_is_given_up(
-    db_url: str, me: int, apg: asyncpg.Connection
+    db_url: str, worker: int, apg: asyncpg.Connection
 ) -> None:
     """Others took all that, while this one was busy."""
-    claiming = Claiming(db_url, me)
+    claiming = Claiming(db_url, worker)
     [first] = await due(apg, 2 * 86_400)
     assert await claiming.take(1) == [first]
     one = Impatient(claiming)
@@ -157,10 +147,10 @@ async def test_a_floor_above_which_much_is_dead_is_given_up(
 
 @pytest.mark.usefixtures("graveyard")
 async def test_a_floor_that_a_look_moved_back_is_not_stayed_at(
-    db_url: str, me: int, apg: asyncpg.Connection
+    db_url: str, worker: int, apg: asyncpg.Connection
 ) -> None:
     """A look that takes as much as it may ends at a straggler in front of all that is dead."""
-    claiming = Claiming(db_url, me)
+    claiming = Claiming(db_url, worker)
     [first] = await due(apg, 1)
     assert await claiming.take() == [first]
     [straggler] = await due(apg, 3 * 86_400)
@@ -175,9 +165,9 @@ async def test_a_floor_that_a_look_moved_back_is_not_stayed_at(
 
 
 async def test_an_outage_does_not_put_looks_off(
-    db_url: str, me: int, apg: asyncpg.Connection
+    db_url: str, worker: int, apg: asyncpg.Connection
 ) -> None:
-    claiming = Claiming(db_url, me)
+    claiming = Claiming(db_url, worker)
     await due(apg, 10)
     await done(apg, await claiming.rows())
     [behind] = await due(apg, 3600)
@@ -200,15 +190,15 @@ HOUR = 3600.0
 @pytest.fixture
 def dear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look is dear, and one is enough for an hour."""
-    monkeypatch.setattr(worker.claim, "DEAR", -1.0)
-    monkeypatch.setattr(worker.claim, "LOOK_SHARE", 1e12)
-    monkeypatch.setattr(worker.claim, "LOOK_PAUSE_MOST", HOUR)
-    monkeypatch.setattr(worker.claim, "LOOK_RARELY", HOUR)
+    monkeypatch.setattr(claim, "DEAR", -1.0)
+    monkeypatch.setattr(claim, "LOOK_SHARE", 1e12)
+    monkeypatch.setattr(claim, "LOOK_PAUSE_MOST", HOUR)
+    monkeypatch.setattr(claim, "LOOK_RARELY", HOUR)
 
 
 @pytest.fixture
-async def fleet(db_url: str, me: int) -> AsyncIterator[list[Claiming]]:
-    made = [Claiming(db_url, me) for _ in range(4)]
+async def fleet(db_url: str, worker: int) -> AsyncIterator[list[Claiming]]:
+    made = [Claiming(db_url, worker) for _ in range(4)]
     for one in made:  # as if each had looked before
         one.claimer._look_took = 0.001
     yield made
@@ -251,7 +241,7 @@ async def test_one_worker_makes_the_dear_looks(
 async def test_cheap_looks_ask_nobody(
     fleet: list[Claiming], apg: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.claim, "DEAR", 60.0)  # not even where the machine stands still
+    monkeypatch.setattr(claim, "DEAR", 60.0)  # not even where the machine stands still
     for one in fleet:
         one.claimer._look_took = 0.0
     assert await looks(fleet) >= 4
@@ -282,7 +272,7 @@ async def test_who_may_not_look_finds_new_streams_and_the_looker_what_lies_behin
         await done(apg, rows)
         one.claimer._look_took = 0.001
     assert await looks(fleet) == 1
-    monkeypatch.setattr(worker.claim, "DEAR", 0.0005)  # listings are cheap
+    monkeypatch.setattr(claim, "DEAR", 0.0005)  # listings are cheap
     for one in fleet:
         one.claimer._look_took, one.claimer._listing_took = 0.001, 0.0
         one.claimer._look_from = one.claimer._look_by = 0.0
@@ -298,7 +288,7 @@ async def test_who_may_not_look_finds_new_streams_and_the_looker_what_lies_behin
 async def test_drains_side_by_side_end(
     db_url: str, apg: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.claim, "DEAR", -1.0)
+    monkeypatch.setattr(claim, "DEAR", -1.0)
     app = App()
     ran: list[int] = []
 
@@ -313,9 +303,9 @@ async def test_drains_side_by_side_end(
 
 
 async def test_a_stream_is_forgotten_when_nothing_comes_from_it(
-    db_url: str, me: int, apg: asyncpg.Connection
+    db_url: str, worker: int, apg: asyncpg.Connection
 ) -> None:
-    claiming = Claiming(db_url, me)
+    claiming = Claiming(db_url, worker)
     await due(apg, 1)
     rows: list[Row] = await claiming.rows()
     await done(apg, rows)
@@ -324,7 +314,7 @@ async def test_a_stream_is_forgotten_when_nothing_comes_from_it(
     claiming.no_look()
     await due(apg, 0)
     await done(apg, await claiming.rows())
-    for _ in range(worker.claim.KNOWN_FOR):
+    for _ in range(claim.KNOWN_FOR):
         await claiming.look()
         assert claiming.claimer._streams
     await claiming.look()
